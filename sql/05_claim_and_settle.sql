@@ -1,0 +1,175 @@
+-- The daemon's hot path. Each function is one round trip for many rows, and sets what its plan depends on by itself:
+-- behind a transaction pooler a session setting would be somebody else's.
+
+-- For each store with room the due rows in order, so that no store starves another. A paused store is left out here;
+-- a full one, or one whose storage is down, by the caller. Rows that seem to kill their worker (lost 3 times) run
+-- alone: claim_suspect takes those.
+CREATE FUNCTION afterdelete.claim(worker_id bigint, stores text[], rooms integer[])
+RETURNS SETOF afterdelete.running_file_cleanup LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  number bigint;
+  moment timestamptz;
+BEGIN
+  -- The lock holds the reaper off until this claim is visible to it.
+  PERFORM FROM afterdelete.worker w WHERE w.id = worker_id AND w.lease_until > clock_timestamp() FOR KEY SHARE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'worker % has lost its lease', worker_id USING ERRCODE = 'AD001';
+  END IF;
+  number := nextval('afterdelete.claim_number');
+  moment := clock_timestamp();
+  RETURN QUERY
+  WITH picked AS MATERIALIZED (
+    SELECT due.tid
+      FROM unnest(stores, rooms) AS s (store, room)
+     CROSS JOIN LATERAL (
+       SELECT p.ctid AS tid FROM afterdelete.pending_file_cleanup p
+        WHERE p.store = s.store AND p.due_at <= moment AND p.lost < 3
+        ORDER BY p.due_at, p.id LIMIT s.room
+          FOR UPDATE SKIP LOCKED) due
+     WHERE NOT EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store)
+  ), taken AS (
+    DELETE FROM afterdelete.pending_file_cleanup p USING picked WHERE p.ctid = picked.tid RETURNING p.*
+  ), moved AS (
+    INSERT INTO afterdelete.running_file_cleanup (id, claim, worker, claimed_at, target, store, prune_parents, source, actor,
+           attempt, lost, last_error, created_at, first_due_at, objects_deleted, bytes_freed)
+    SELECT t.id, number, worker_id, moment, t.target, t.store, t.prune_parents, t.source, t.actor,
+           t.attempt, t.lost, t.last_error, t.created_at, coalesce(t.first_due_at, t.due_at), t.objects_deleted, t.bytes_freed
+      FROM taken t
+    RETURNING *
+  )
+  SELECT * FROM moved;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.claim(bigint, text[], integer[]) IS
+  'Moves due rows to running, at most rooms[i] of stores[i]. Raises AD001 when the worker has lost its lease.';
+
+CREATE FUNCTION afterdelete.claim_suspect(worker_id bigint, stores text[])
+RETURNS SETOF afterdelete.running_file_cleanup LANGUAGE plpgsql
+SET enable_seqscan = off SET jit = off AS $$
+BEGIN
+  PERFORM FROM afterdelete.worker w WHERE w.id = worker_id AND w.lease_until > clock_timestamp() FOR KEY SHARE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'worker % has lost its lease', worker_id USING ERRCODE = 'AD001';
+  END IF;
+  RETURN QUERY
+  WITH picked AS MATERIALIZED (
+    SELECT p.ctid AS tid FROM afterdelete.pending_file_cleanup p
+     WHERE p.store = ANY (stores) AND p.lost >= 3 AND p.due_at <= clock_timestamp()
+       AND NOT EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = p.store)
+     ORDER BY p.due_at, p.id LIMIT 1
+       FOR UPDATE OF p SKIP LOCKED
+  ), taken AS (
+    DELETE FROM afterdelete.pending_file_cleanup p USING picked WHERE p.ctid = picked.tid RETURNING p.*
+  )
+  INSERT INTO afterdelete.running_file_cleanup (id, claim, worker, claimed_at, target, store, prune_parents, source, actor,
+         attempt, lost, last_error, created_at, first_due_at, objects_deleted, bytes_freed)
+  SELECT t.id, nextval('afterdelete.claim_number'), worker_id, clock_timestamp(), t.target, t.store, t.prune_parents, t.source,
+         t.actor, t.attempt, t.lost, t.last_error, t.created_at, coalesce(t.first_due_at, t.due_at), t.objects_deleted, t.bytes_freed
+    FROM taken t
+  RETURNING *;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.claim_suspect(bigint, text[]) IS
+  'Claims one row that was lost 3 times or more, for a worker that has nothing else in hand.';
+
+CREATE FUNCTION afterdelete.next_due(stores text[]) RETURNS double precision LANGUAGE sql STABLE
+SET enable_seqscan = off SET jit = off AS $$
+  SELECT 1000 * extract(epoch FROM min(next.due_at) - clock_timestamp())
+    FROM unnest(stores) AS s (store)
+   CROSS JOIN LATERAL (
+     SELECT p.due_at FROM afterdelete.pending_file_cleanup p
+      WHERE p.store = s.store AND p.due_at > statement_timestamp() AND p.due_at < 'infinity'
+      ORDER BY p.due_at LIMIT 1) next
+   WHERE NOT EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store)
+$$;
+COMMENT ON FUNCTION afterdelete.next_due(text[]) IS 'Milliseconds until the next row of these stores falls due; NULL when none waits.';
+
+-- The settles look rows up one by one and delete by ctid: joined the plain way their plan goes quadratic once running
+-- has been analysed while empty. Deleting by ctid also keeps an id that is sent twice from being done twice.
+
+CREATE FUNCTION afterdelete.settle_done(worker_name text, keep boolean, ids bigint[], claims bigint[], outcomes text[],
+  objects bigint[], bytes bigint[], notes text[])
+RETURNS SETOF bigint LANGUAGE sql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+  WITH settled AS MATERIALIZED (
+    SELECT held.tid, s.outcome, s.objects, s.bytes, s.note
+      FROM unnest(ids, claims, outcomes, objects, bytes, notes) AS s (id, claim, outcome, objects, bytes, note)
+     CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
+                          WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
+  ), gone AS (
+    DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
+    RETURNING r.id, r.target, s.outcome, r.attempt, s.objects, s.bytes, r.source, r.actor, s.note, r.created_at
+  ), recorded AS (
+    INSERT INTO afterdelete.done_file_cleanup (id, target, outcome, attempt, objects_deleted, bytes_freed, source, actor,
+           note, created_at, done_at, worker)
+    SELECT g.id, g.target, g.outcome, g.attempt + 1, g.objects, g.bytes, g.source, g.actor, g.note, g.created_at,
+           clock_timestamp(), worker_name
+      FROM gone g WHERE keep
+  )
+  SELECT g.id FROM gone g
+$$;
+COMMENT ON FUNCTION afterdelete.settle_done(text, boolean, bigint[], bigint[], text[], bigint[], bigint[], text[]) IS
+  'Ends claimed rows and writes their audit trail (unless keep is false). Returns the ids that were still held under that claim.';
+
+CREATE FUNCTION afterdelete.settle_back(ids bigint[], claims bigint[], reasons text[], delays double precision[], errors text[],
+  objects bigint[], bytes bigint[])
+RETURNS SETOF bigint LANGUAGE sql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET afterdelete.quiet = 'on' AS $$
+  WITH settled AS MATERIALIZED (
+    SELECT held.tid, s.reason, s.delay, s.error, s.objects, s.bytes
+      FROM unnest(ids, claims, reasons, delays, errors, objects, bytes) AS s (id, claim, reason, delay, error, objects, bytes)
+     CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
+                          WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
+  ), gone AS (
+    DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
+    RETURNING r.*, s.reason, s.delay, s.error, s.objects, s.bytes
+  ), back AS (
+    -- A row that its worker brought back in good order did not kill it: lost starts anew.
+    INSERT INTO afterdelete.pending_file_cleanup (id, target, run_at, created_at, first_due_at, prune_parents, source, actor,
+           attempt, lost, put_back, last_error, objects_deleted, bytes_freed)
+    SELECT g.id, g.target, clock_timestamp() + g.delay * interval '1 millisecond', g.created_at, g.first_due_at,
+           g.prune_parents, g.source, g.actor,
+           CASE g.reason WHEN 'retry' THEN g.attempt + 1 ELSE g.attempt END,
+           CASE g.reason WHEN 'handed_back' THEN g.lost ELSE 0 END,
+           nullif(g.reason, 'handed_back'), coalesce(g.error, g.last_error), g.objects, g.bytes
+      FROM gone g
+  )
+  SELECT g.id FROM gone g
+$$;
+COMMENT ON FUNCTION afterdelete.settle_back(bigint[], bigint[], text[], double precision[], text[], bigint[], bigint[]) IS
+  'Moves claimed rows back to pending: retry (an attempt), blocked, yielded or handed_back (none); delays in milliseconds. '
+  'Returns the ids that were still held under that claim.';
+
+CREATE FUNCTION afterdelete.settle_dead(worker_name text, ids bigint[], claims bigint[], errors text[], objects bigint[], bytes bigint[])
+RETURNS SETOF bigint LANGUAGE sql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+  WITH settled AS MATERIALIZED (
+    SELECT held.tid, s.error, s.objects, s.bytes
+      FROM unnest(ids, claims, errors, objects, bytes) AS s (id, claim, error, objects, bytes)
+     CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
+                          WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
+  ), gone AS (
+    DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
+    RETURNING r.*, s.error, s.objects, s.bytes
+  ), dead AS (
+    INSERT INTO afterdelete.dead_file_cleanup (id, target, prune_parents, source, actor, attempt, lost, last_error,
+           objects_deleted, bytes_freed, created_at, first_due_at, died_at, worker)
+    SELECT g.id, g.target, g.prune_parents, g.source, g.actor, g.attempt + 1, g.lost, g.error, g.objects, g.bytes,
+           g.created_at, g.first_due_at, clock_timestamp(), worker_name
+      FROM gone g
+  )
+  SELECT g.id FROM gone g
+$$;
+COMMENT ON FUNCTION afterdelete.settle_dead(text, bigint[], bigint[], text[], bigint[], bigint[]) IS
+  'Dead-letters claimed rows. Returns the ids that were still held under that claim.';
+
+CREATE FUNCTION afterdelete.progress(ids bigint[], claims bigint[], objects bigint[], bytes bigint[]) RETURNS void LANGUAGE sql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+  UPDATE afterdelete.running_file_cleanup r SET objects_deleted = s.objects, bytes_freed = s.bytes
+    FROM unnest(ids, claims, objects, bytes) AS s (id, claim, objects, bytes)
+   WHERE r.id = s.id AND r.claim = s.claim
+$$;
+COMMENT ON FUNCTION afterdelete.progress(bigint[], bigint[], bigint[], bigint[]) IS
+  'Stores how far running rows have come, so that it is not forgotten when their worker vanishes.';

