@@ -117,6 +117,9 @@ CREATE FUNCTION afterdelete.settle_back(ids bigint[], claims bigint[], reasons t
   objects bigint[], bytes bigint[])
 RETURNS SETOF bigint LANGUAGE sql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET afterdelete.quiet = 'on' AS $$
+  -- What this worker will not do now, another may at once.
+  SELECT pg_notify('afterdelete', '') WHERE 'handed_back' = ANY (reasons);
+
   WITH settled AS MATERIALIZED (
     SELECT held.tid, s.reason, s.delay, s.error, s.objects, s.bytes
       FROM unnest(ids, claims, reasons, delays, errors, objects, bytes) AS s (id, claim, reason, delay, error, objects, bytes)

@@ -67,17 +67,18 @@ BEGIN
   INSERT INTO afterdelete.store_pause AS sp (store, reason) VALUES (pause.store, pause.reason)
   ON CONFLICT ON CONSTRAINT store_pause_pkey
   DO UPDATE SET paused_by = excluded.paused_by, reason = excluded.reason, actor = excluded.actor, paused_at = excluded.paused_at;
+  PERFORM pg_notify('afterdelete', 'pauses');
 END
 $$;
 COMMENT ON FUNCTION afterdelete.pause(text, text) IS
-  'Stops all daemons from claiming rows of a store until resume(store). What is in hand is finished.';
+  'Stops all daemons from claiming rows of a store until resume(store). What they are deleting just now is finished; the rest is handed back.';
 
 CREATE FUNCTION afterdelete.resume(store text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   DELETE FROM afterdelete.store_pause sp WHERE sp.store = resume.store;
   -- Rows became claimable without an INSERT: tell those who sleep.
-  PERFORM pg_notify('afterdelete', '');
+  PERFORM pg_notify('afterdelete', 'pauses');
 END
 $$;
 COMMENT ON FUNCTION afterdelete.resume(text) IS 'Ends the pause of a store by an operator or a fuse. Nothing happens when it is not paused.';

@@ -1,0 +1,293 @@
+/** What a worker does with the outbox: register, claim, settle, keep its lease. One round trip a method. */
+import { sql } from 'kysely';
+import type { Database } from './database.ts';
+import type { Backlog } from './schema.ts';
+
+/** A row that a worker has claimed. */
+export interface ClaimedRow {
+  readonly id: string;
+  /** Number of the claim: every later write names it. */
+  readonly claim: string;
+  readonly target: string;
+  readonly store: string;
+  readonly pruneParents: number;
+  /** Attempts that have failed so far. */
+  readonly attempt: number;
+  /** How often a worker vanished with it in hand. */
+  readonly lost: number;
+  /** What earlier slices and lost workers have deleted already. */
+  readonly objects: number | null;
+  readonly bytes: number | null;
+  /** From when it was first due until it was claimed, in ms; time of the database. */
+  readonly waited: number;
+}
+
+/** What is put on record of a row; `objects` and `bytes` are totals over all its slices. */
+interface Settled {
+  readonly row: ClaimedRow;
+  readonly objects: number | null;
+  readonly bytes: number | null;
+}
+
+/** How a claimed row leaves the worker's hands. */
+export type Settlement =
+  | (Settled & { readonly kind: 'done'; readonly outcome: 'deleted' | 'absent' | 'kept'; readonly note: string | null })
+  | (Settled & {
+      readonly kind: 'back';
+      /** `handed_back` leaves no trace; `retry` is an attempt. */
+      readonly reason: 'retry' | 'blocked' | 'yielded' | 'handed_back';
+      /** Until it may be claimed again, in ms. */
+      readonly delay: number;
+      readonly error: string | null;
+    })
+  | (Settled & { readonly kind: 'dead'; readonly error: string });
+
+export interface WorkerDescription {
+  readonly name: string;
+  readonly version: string;
+  readonly stores: readonly string[];
+  readonly roots: readonly string[];
+  /** In ms. */
+  readonly lease: number;
+  /** How long done rows are kept, in ms; 0: not at all. */
+  readonly history: number;
+}
+
+/** Why a worker leaves a store alone. */
+export interface WorkerPause {
+  readonly store: string;
+  readonly by: 'breaker' | 'root';
+  readonly reason: string;
+}
+
+/** A store that an operator or a fuse has paused for all workers. */
+export interface StorePause {
+  readonly store: string;
+  readonly by: 'operator' | 'fuse';
+  readonly reason: string | null;
+}
+
+const milliseconds = (ms: number) => `${ms} milliseconds`;
+const optional = (value: string | null) => (value === null ? null : Number(value));
+
+export class Outbox {
+  readonly #db: Database;
+
+  constructor(db: Database) {
+    this.#db = db;
+  }
+
+  /** Gives a new worker its row and lease; returns its id. */
+  async register(worker: WorkerDescription): Promise<string> {
+    const { rows } = await sql<{ id: string }>`
+      SELECT afterdelete.register(${worker.name}, ${worker.version}, ${worker.stores}::text[], ${worker.roots}::text[],
+        ${milliseconds(worker.lease)}::interval, ${milliseconds(worker.history)}::interval) AS id`.execute(this.#db);
+    return (rows[0] as { id: string }).id;
+  }
+
+  /** Renews the lease. Not alive: the worker has been taken for vanished, and its rows are others'. */
+  async heartbeat(worker: string, lease: number): Promise<{ alive: boolean; suspects: boolean }> {
+    const { rows } = await sql<{ alive: boolean; suspects: boolean }>`
+      SELECT alive, suspects FROM afterdelete.heartbeat(${worker}, ${milliseconds(lease)}::interval)`.execute(this.#db);
+    return rows[0] as { alive: boolean; suspects: boolean };
+  }
+
+  /** Hands back what the worker still holds and removes its row; returns how many rows it handed back. */
+  async deregister(worker: string): Promise<number> {
+    const { rows } = await sql<{ n: number }>`SELECT afterdelete.deregister(${worker}) AS n`.execute(this.#db);
+    return (rows[0] as { n: number }).n;
+  }
+
+  /** Moves the rows of vanished workers back to pending. */
+  async reap(): Promise<{ workers: number; moved: number; died: number }> {
+    const { rows } = await sql<{
+      workers: number;
+      moved: number;
+      died: number;
+    }>`SELECT workers, moved, died FROM afterdelete.reap()`.execute(this.#db);
+    return rows[0] as { workers: number; moved: number; died: number };
+  }
+
+  /**
+   * Claims due rows, at most `room` of each store, oldest first within a store.
+   * @throws an error for which `isLeaseLost` is true when the worker has been taken for vanished.
+   */
+  async claim(worker: string, rooms: ReadonlyMap<string, number>): Promise<ClaimedRow[]> {
+    const { rows } = await sql<RawClaim>`
+      SELECT ${CLAIM_COLUMNS} FROM afterdelete.claim(${worker}, ${[...rooms.keys()]}::text[], ${[...rooms.values()]}::int[]) c
+      ORDER BY c.first_due_at, c.id`.execute(this.#db);
+    return rows.map(claimedRow);
+  }
+
+  /** Claims one row that seems to kill its workers, for a worker that has nothing else in hand. */
+  async claimSuspect(worker: string, stores: readonly string[]): Promise<ClaimedRow | undefined> {
+    const { rows } = await sql<RawClaim>`
+      SELECT ${CLAIM_COLUMNS} FROM afterdelete.claim_suspect(${worker}, ${stores}::text[]) c`.execute(this.#db);
+    return rows.map(claimedRow)[0];
+  }
+
+  /** Rows that stand as this worker's under a claim it knows nothing of: the answer to that claim never came. */
+  async handBackStrays(worker: string, known: readonly string[]): Promise<number> {
+    const { rows } = await sql`
+      SELECT afterdelete.settle_back(array_agg(r.id), array_agg(r.claim), array_agg('handed_back'::text),
+               array_agg(0::double precision), array_agg(NULL::text), array_agg(r.objects_deleted), array_agg(r.bytes_freed))
+        FROM afterdelete.running_file_cleanup r
+       WHERE r.worker = ${worker} AND r.claim <> ALL (${known}::bigint[])`.execute(this.#db);
+    return rows.length;
+  }
+
+  /** Milliseconds until the next row falls due that is not due now; undefined when none waits. */
+  async nextDue(stores: readonly string[]): Promise<number | undefined> {
+    const { rows } = await sql<{ ms: number | null }>`
+      SELECT afterdelete.next_due(${stores}::text[]) AS ms`.execute(this.#db);
+    return rows[0]?.ms ?? undefined;
+  }
+
+  /** Stores how far rows in hand have come. */
+  async progress(rows: readonly Settled[]): Promise<void> {
+    if (rows.length === 0) return;
+    await sql`SELECT afterdelete.progress(${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
+      ${rows.map(r => r.objects)}::bigint[], ${rows.map(r => r.bytes)}::bigint[])`.execute(this.#db);
+  }
+
+  /** Ends rows and writes their audit trail. Returns the ids that the worker still held. */
+  async settleDone(worker: string, keep: boolean, rows: readonly (Settlement & { kind: 'done' })[]): Promise<string[]> {
+    return await this.#settled(sql<{ id: string }>`
+      SELECT id FROM afterdelete.settle_done(${worker}, ${keep}, ${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
+        ${rows.map(r => r.outcome)}::text[], ${rows.map(r => r.objects)}::bigint[], ${rows.map(r => r.bytes)}::bigint[],
+        ${rows.map(r => r.note)}::text[]) AS id`);
+  }
+
+  /** Puts rows back to pending. Returns the ids that the worker still held. */
+  async settleBack(rows: readonly (Settlement & { kind: 'back' })[]): Promise<string[]> {
+    return await this.#settled(sql<{ id: string }>`
+      SELECT id FROM afterdelete.settle_back(${ids(rows)}::bigint[], ${claims(rows)}::bigint[], ${rows.map(r => r.reason)}::text[],
+        ${rows.map(r => r.delay)}::double precision[], ${rows.map(r => r.error)}::text[], ${rows.map(r => r.objects)}::bigint[],
+        ${rows.map(r => r.bytes)}::bigint[]) AS id`);
+  }
+
+  /** Dead-letters rows. Returns the ids that the worker still held. */
+  async settleDead(worker: string, rows: readonly (Settlement & { kind: 'dead' })[]): Promise<string[]> {
+    return await this.#settled(sql<{ id: string }>`
+      SELECT id FROM afterdelete.settle_dead(${worker}, ${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
+        ${rows.map(r => r.error)}::text[], ${rows.map(r => r.objects)}::bigint[], ${rows.map(r => r.bytes)}::bigint[]) AS id`);
+  }
+
+  async #settled(query: ReturnType<typeof sql<{ id: string }>>): Promise<string[]> {
+    return (await query.execute(this.#db)).rows.map(row => row.id);
+  }
+
+  /** Puts on record which stores this worker leaves alone, in place of what stood there. */
+  async setPauses(worker: string, pauses: readonly WorkerPause[]): Promise<void> {
+    await sql`
+      WITH wanted AS (
+        SELECT * FROM unnest(${pauses.map(p => p.store)}::text[], ${pauses.map(p => p.by)}::text[], ${pauses.map(p => p.reason)}::text[])
+          AS p (store, paused_by, reason)
+      ), ended AS (
+        DELETE FROM afterdelete.worker_pause wp
+         WHERE wp.worker = ${worker} AND NOT EXISTS (SELECT FROM wanted w WHERE w.store = wp.store)
+      )
+      INSERT INTO afterdelete.worker_pause AS wp (worker, store, paused_by, reason)
+      SELECT w.id, p.store, p.paused_by, p.reason FROM wanted p, afterdelete.worker w WHERE w.id = ${worker}
+      ON CONFLICT (worker, store) DO UPDATE SET paused_by = excluded.paused_by, reason = excluded.reason,
+        paused_at = CASE WHEN wp.paused_by = excluded.paused_by THEN wp.paused_at ELSE excluded.paused_at END`.execute(this.#db);
+  }
+
+  /** The stores among these that an operator or a fuse has paused. */
+  async storePauses(stores: readonly string[]): Promise<StorePause[]> {
+    return await this.#db
+      .selectFrom('afterdelete.store_pause')
+      .select(['store', 'paused_by as by', 'reason'])
+      .where('store', 'in', [...stores])
+      .execute();
+  }
+
+  /** The roots of all live workers. */
+  async liveRoots(): Promise<string[]> {
+    const { rows } = await sql<{ root: string }>`
+      SELECT DISTINCT root FROM afterdelete.worker w CROSS JOIN unnest(w.roots) AS root
+       WHERE w.lease_until > clock_timestamp() ORDER BY root`.execute(this.#db);
+    return rows.map(row => row.root);
+  }
+
+  /** The recorded identity of a root, or undefined when it has never been seen. */
+  async rootIdentity(root: string): Promise<string | undefined> {
+    const row = await this.#db
+      .selectFrom('afterdelete.file_root')
+      .select('identity')
+      .where('root', '=', root)
+      .executeTakeFirst();
+    return row?.identity;
+  }
+
+  /** Records the identity of a root that has none yet, and returns the recorded one: the first worker wins. */
+  async recordRoot(root: string, identity: string, by: string): Promise<string> {
+    await this.#db
+      .insertInto('afterdelete.file_root')
+      .values({ root, identity, recorded_by: by })
+      .onConflict(conflict => conflict.column('root').doNothing())
+      .execute();
+    return (await this.rootIdentity(root)) as string;
+  }
+
+  /** Records another identity for a root: a person says that this is the disk now. */
+  async adoptRoot(root: string, identity: string, by: string): Promise<void> {
+    const record = { identity, recorded_by: by, recorded_at: sql<Date>`clock_timestamp()` };
+    await this.#db
+      .insertInto('afterdelete.file_root')
+      .values({ root, ...record })
+      .onConflict(conflict => conflict.column('root').doUpdateSet(record))
+      .execute();
+  }
+
+  /** Makes the audit trail's next partitions and drops old ones. */
+  async maintainHistory(): Promise<{ made: number; dropped: number }> {
+    const { rows } = await sql<{ made: number; dropped: number }>`
+      SELECT made, dropped FROM afterdelete.maintain_history()`.execute(this.#db);
+    return rows[0] as { made: number; dropped: number };
+  }
+
+  /** The view `afterdelete.backlog`. */
+  async backlog(): Promise<Backlog[]> {
+    return await this.#db.selectFrom('afterdelete.backlog').selectAll().orderBy('store').execute();
+  }
+
+  /** Answers when the database does. */
+  async ping(): Promise<void> {
+    await sql`SELECT 1`.execute(this.#db);
+  }
+}
+
+interface RawClaim {
+  id: string;
+  claim: string;
+  target: string;
+  store: string;
+  prune_parents: number;
+  attempt: number;
+  lost: number;
+  objects_deleted: string | null;
+  bytes_freed: string | null;
+  waited: number;
+}
+
+const CLAIM_COLUMNS = sql.raw(`c.id, c.claim, c.target, c.store, c.prune_parents, c.attempt, c.lost, c.objects_deleted, c.bytes_freed,
+  (1000 * extract(epoch FROM c.claimed_at - c.first_due_at))::double precision AS waited`);
+
+function claimedRow(row: RawClaim): ClaimedRow {
+  return {
+    id: row.id,
+    claim: row.claim,
+    target: row.target,
+    store: row.store,
+    pruneParents: row.prune_parents,
+    attempt: row.attempt,
+    lost: row.lost,
+    objects: optional(row.objects_deleted),
+    bytes: optional(row.bytes_freed),
+    waited: row.waited,
+  };
+}
+
+const ids = (rows: readonly Settled[]) => rows.map(r => r.row.id);
+const claims = (rows: readonly Settled[]) => rows.map(r => r.row.claim);
