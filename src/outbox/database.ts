@@ -54,7 +54,9 @@ function discardBroken(pool: pg.Pool): PostgresPool {
           throw error;
         }
       };
-      return { query, release: () => client.release(broken) } as unknown as Awaited<ReturnType<PostgresPool['connect']>>;
+      return { query, release: () => client.release(broken) } as unknown as Awaited<
+        ReturnType<PostgresPool['connect']>
+      >;
     },
   };
 }

@@ -31,7 +31,11 @@ RETURNING id::text AS id`;
  * @throws InvalidTargetError before anything is written.
  */
 export async function enqueue(tx: Writer, target: string, options?: EnqueueOptions): Promise<string>;
-export async function enqueue(tx: Writer, target: readonly string[], options?: EnqueueOptions): Promise<string[]>;
+export async function enqueue(
+  tx: Writer,
+  target: readonly string[],
+  options?: EnqueueOptions,
+): Promise<string[]>;
 export async function enqueue(
   tx: Writer,
   target: string | readonly string[],
@@ -41,7 +45,9 @@ export async function enqueue(
   for (const text of targets) parseTarget(text);
   const { pruneParents = 0, source = null } = options;
   if (!Number.isInteger(pruneParents) || pruneParents < 0 || pruneParents > MAX_PRUNE_PARENTS) {
-    throw new RangeError(`pruneParents: expected a whole number from 0 to ${MAX_PRUNE_PARENTS}, got ${pruneParents}`);
+    throw new RangeError(
+      `pruneParents: expected a whole number from 0 to ${MAX_PRUNE_PARENTS}, got ${pruneParents}`,
+    );
   }
   if (targets.length === 0) return [];
   const rows = await run(tx, ENQUEUE, [targets, interval(options.delay ?? 0), pruneParents, source]);
@@ -61,7 +67,9 @@ export async function confirm(tx: Writer, id: string | number | bigint): Promise
 function interval(delay: number | string): string {
   if (typeof delay === 'string') return delay;
   if (!Number.isFinite(delay) || delay < 0) {
-    throw new RangeError(`delay: expected milliseconds (0 or more) or an interval such as '2 hours', got ${delay}`);
+    throw new RangeError(
+      `delay: expected milliseconds (0 or more) or an interval such as '2 hours', got ${delay}`,
+    );
   }
   return `${delay} milliseconds`;
 }

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { sql as kyselySql, type QueryExecutorProvider } from 'kysely';
 import pRetry from 'p-retry';
 import pg from 'pg';
 import { isLockTimeout } from './errors.ts';
@@ -108,9 +109,9 @@ async function migrateOnce(
     await client.query(
       `BEGIN; SET LOCAL lock_timeout = ${lockTimeout}; SELECT pg_advisory_xact_lock(${LOCK})`,
     );
-    const exists = await client.query("SELECT to_regclass('afterdelete.migration') IS NOT NULL AS yes");
-    if (!exists.rows[0].yes) await client.query(BOOTSTRAP);
-    const missing = missingMigrations(migrations, await appliedMigrations(client));
+    const run: Run = async text => (await client.query(text)).rows;
+    if (!(await hasMigrationTable(run))) await client.query(BOOTSTRAP);
+    const missing = missingMigrations(migrations, await appliedMigrations(run));
     for (const migration of missing) {
       await client.query(migration.sql);
       await client.query(recordSql(migration));
@@ -122,13 +123,20 @@ async function migrateOnce(
   }
 }
 
-interface Queryable {
-  query(text: string): Promise<{ rows: { name: string; checksum: string }[] }>;
+/** Runs a statement and returns its rows. */
+type Run = (text: string) => Promise<unknown[]>;
+
+async function appliedMigrations(run: Run): Promise<Map<string, string>> {
+  const rows = (await run('SELECT name, checksum FROM afterdelete.migration')) as {
+    name: string;
+    checksum: string;
+  }[];
+  return new Map(rows.map(row => [row.name, row.checksum]));
 }
 
-async function appliedMigrations(client: Queryable): Promise<Map<string, string>> {
-  const { rows } = await client.query('SELECT name, checksum FROM afterdelete.migration');
-  return new Map(rows.map(row => [row.name, row.checksum]));
+async function hasMigrationTable(run: Run): Promise<boolean> {
+  const [row] = await run("SELECT to_regclass('afterdelete.migration') IS NOT NULL AS yes");
+  return (row as { yes: boolean }).yes;
 }
 
 function missingMigrations(
@@ -158,19 +166,16 @@ function missingMigrations(
  * @throws SchemaMismatchError which names `afterdelete migrate` when something is missing.
  */
 export async function assertSchema(
-  client: Queryable,
+  db: QueryExecutorProvider,
   migrations: readonly Migration[] = bundledMigrations(),
 ): Promise<void> {
-  const { rows } = await client.query(
-    "SELECT CASE WHEN to_regclass('afterdelete.migration') IS NULL THEN 'no' ELSE 'yes' END AS name, '' AS checksum",
-  );
-  const applied = rows[0]?.name === 'yes' ? await appliedMigrations(client) : new Map<string, string>();
+  const run: Run = async text => (await kyselySql.raw(text).execute(db)).rows;
+  const applied = (await hasMigrationTable(run)) ? await appliedMigrations(run) : new Map<string, string>();
   const missing = missingMigrations(migrations, applied);
   if (missing.length > 0) {
+    const names = missing.map(m => m.name).join(', ');
     const what =
-      applied.size === 0
-        ? 'no afterdelete schema'
-        : `an older afterdelete schema (${missing.map(m => m.name).join(', ')} missing)`;
+      applied.size === 0 ? 'no afterdelete schema' : `an older afterdelete schema (${names} missing)`;
     throw new SchemaMismatchError(`the database has ${what}: run \`afterdelete migrate\` first`);
   }
 }

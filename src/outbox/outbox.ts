@@ -20,6 +20,8 @@ export interface ClaimedRow {
   readonly bytes: number | null;
   /** From when it was first due until it was claimed, in ms; time of the database. */
   readonly waited: number;
+  /** When this worker received it, on the clock of `performance.now()`. */
+  readonly claimedAt: number;
 }
 
 /** What is put on record of a row; `objects` and `bytes` are totals over all its slices. */
@@ -31,7 +33,11 @@ interface Settled {
 
 /** How a claimed row leaves the worker's hands. */
 export type Settlement =
-  | (Settled & { readonly kind: 'done'; readonly outcome: 'deleted' | 'absent' | 'kept'; readonly note: string | null })
+  | (Settled & {
+      readonly kind: 'done';
+      readonly outcome: 'deleted' | 'absent' | 'kept';
+      readonly note: string | null;
+    })
   | (Settled & {
       readonly kind: 'back';
       /** `handed_back` leaves no trace; `retry` is an attempt. */
@@ -81,20 +87,26 @@ export class Outbox {
   async register(worker: WorkerDescription): Promise<string> {
     const { rows } = await sql<{ id: string }>`
       SELECT afterdelete.register(${worker.name}, ${worker.version}, ${worker.stores}::text[], ${worker.roots}::text[],
-        ${milliseconds(worker.lease)}::interval, ${milliseconds(worker.history)}::interval) AS id`.execute(this.#db);
+        ${milliseconds(worker.lease)}::interval, ${milliseconds(worker.history)}::interval) AS id`.execute(
+      this.#db,
+    );
     return (rows[0] as { id: string }).id;
   }
 
   /** Renews the lease. Not alive: the worker has been taken for vanished, and its rows are others'. */
   async heartbeat(worker: string, lease: number): Promise<{ alive: boolean; suspects: boolean }> {
     const { rows } = await sql<{ alive: boolean; suspects: boolean }>`
-      SELECT alive, suspects FROM afterdelete.heartbeat(${worker}, ${milliseconds(lease)}::interval)`.execute(this.#db);
+      SELECT alive, suspects FROM afterdelete.heartbeat(${worker}, ${milliseconds(lease)}::interval)`.execute(
+      this.#db,
+    );
     return rows[0] as { alive: boolean; suspects: boolean };
   }
 
   /** Hands back what the worker still holds and removes its row; returns how many rows it handed back. */
   async deregister(worker: string): Promise<number> {
-    const { rows } = await sql<{ n: number }>`SELECT afterdelete.deregister(${worker}) AS n`.execute(this.#db);
+    const { rows } = await sql<{ n: number }>`SELECT afterdelete.deregister(${worker}) AS n`.execute(
+      this.#db,
+    );
     return (rows[0] as { n: number }).n;
   }
 
@@ -122,7 +134,9 @@ export class Outbox {
   /** Claims one row that seems to kill its workers, for a worker that has nothing else in hand. */
   async claimSuspect(worker: string, stores: readonly string[]): Promise<ClaimedRow | undefined> {
     const { rows } = await sql<RawClaim>`
-      SELECT ${CLAIM_COLUMNS} FROM afterdelete.claim_suspect(${worker}, ${stores}::text[]) c`.execute(this.#db);
+      SELECT ${CLAIM_COLUMNS} FROM afterdelete.claim_suspect(${worker}, ${stores}::text[]) c`.execute(
+      this.#db,
+    );
     return rows.map(claimedRow)[0];
   }
 
@@ -151,7 +165,11 @@ export class Outbox {
   }
 
   /** Ends rows and writes their audit trail. Returns the ids that the worker still held. */
-  async settleDone(worker: string, keep: boolean, rows: readonly (Settlement & { kind: 'done' })[]): Promise<string[]> {
+  async settleDone(
+    worker: string,
+    keep: boolean,
+    rows: readonly (Settlement & { kind: 'done' })[],
+  ): Promise<string[]> {
     return await this.#settled(sql<{ id: string }>`
       SELECT id FROM afterdelete.settle_done(${worker}, ${keep}, ${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
         ${rows.map(r => r.outcome)}::text[], ${rows.map(r => r.objects)}::bigint[], ${rows.map(r => r.bytes)}::bigint[],
@@ -190,7 +208,9 @@ export class Outbox {
       INSERT INTO afterdelete.worker_pause AS wp (worker, store, paused_by, reason)
       SELECT w.id, p.store, p.paused_by, p.reason FROM wanted p, afterdelete.worker w WHERE w.id = ${worker}
       ON CONFLICT (worker, store) DO UPDATE SET paused_by = excluded.paused_by, reason = excluded.reason,
-        paused_at = CASE WHEN wp.paused_by = excluded.paused_by THEN wp.paused_at ELSE excluded.paused_at END`.execute(this.#db);
+        paused_at = CASE WHEN wp.paused_by = excluded.paused_by THEN wp.paused_at ELSE excluded.paused_at END`.execute(
+      this.#db,
+    );
   }
 
   /** The stores among these that an operator or a fuse has paused. */
@@ -271,7 +291,8 @@ interface RawClaim {
   waited: number;
 }
 
-const CLAIM_COLUMNS = sql.raw(`c.id, c.claim, c.target, c.store, c.prune_parents, c.attempt, c.lost, c.objects_deleted, c.bytes_freed,
+const CLAIM_COLUMNS =
+  sql.raw(`c.id, c.claim, c.target, c.store, c.prune_parents, c.attempt, c.lost, c.objects_deleted, c.bytes_freed,
   (1000 * extract(epoch FROM c.claimed_at - c.first_due_at))::double precision AS waited`);
 
 function claimedRow(row: RawClaim): ClaimedRow {
@@ -286,6 +307,7 @@ function claimedRow(row: RawClaim): ClaimedRow {
     objects: optional(row.objects_deleted),
     bytes: optional(row.bytes_freed),
     waited: row.waited,
+    claimedAt: performance.now(),
   };
 }
 

@@ -89,7 +89,11 @@ export class WakeUp {
     };
     // Reconnecting is done here, both sessions at once: left to itself pg-listen gives up after 3 s, or leaks a
     // session that is closed while it reconnects. A limit of 1 makes it report the loss instead.
-    const subscriber = createSubscriber(config, { parse: text => text, paranoidChecking: PULSE, retryLimit: 1 });
+    const subscriber = createSubscriber(config, {
+      parse: text => text,
+      paranoidChecking: PULSE,
+      retryLimit: 1,
+    });
     const keys = new pg.Client(config);
     const sessions: Sessions = { subscriber, keys, armed: new Set() };
     const lost = (error: unknown) => {
@@ -130,7 +134,12 @@ export class WakeUp {
       await new Promise<void>((resolve, reject) => {
         this.#nonce = { text, heard: resolve };
         timer = setTimeout(
-          () => reject(new Error(`LISTEN hears nothing: a notification to itself did not arrive within ${ANSWER} ms. Is AFTERDELETE_LISTEN_URL a direct connection?`)),
+          () =>
+            reject(
+              new Error(
+                `LISTEN hears nothing: a notification to itself did not arrive within ${ANSWER} ms. Is AFTERDELETE_LISTEN_URL a direct connection?`,
+              ),
+            ),
           ANSWER,
         );
         sessions.keys.query('SELECT pg_notify($1, $2)', [CHANNEL, text]).catch(reject);

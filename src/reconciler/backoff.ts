@@ -12,7 +12,11 @@ export interface BackoffOptions {
  * together do not come back together. Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
  * @param attempt the number of the attempt that failed, from 1.
  */
-export function fullJitter(attempt: number, options: BackoffOptions, random: () => number = Math.random): number {
+export function fullJitter(
+  attempt: number,
+  options: BackoffOptions,
+  random: () => number = Math.random,
+): number {
   return random() * bound(attempt, options);
 }
 

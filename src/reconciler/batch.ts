@@ -2,7 +2,10 @@
 import type { Cleanup } from '../handlers/contract.ts';
 
 /** Batches of at most `size` single targets, in order; a tree or prefix is a batch of its own. */
-export function formBatches<T extends { readonly cleanup: Cleanup }>(rows: readonly T[], size: number): T[][] {
+export function formBatches<T extends { readonly cleanup: Cleanup }>(
+  rows: readonly T[],
+  size: number,
+): T[][] {
   const batches: T[][] = [];
   let singles: T[] = [];
   for (const row of rows) {

@@ -1,0 +1,62 @@
+/** What a handler is given to work with: a slot for each storage call, within the lease, and no longer than allowed. */
+import type { LimitFunction } from 'p-limit';
+import { type Context, type Receipt, Stopped, StorageError } from '../handlers/contract.ts';
+import type { Lease } from './lease.ts';
+
+/** Everything a worker does between getting a lease and losing it. */
+export interface Tenure {
+  /** No further storage call: the lease is lost, or the grace after SIGTERM is over. */
+  ended: boolean;
+  /** The daemon stops: what can yield should. */
+  stopping: boolean;
+}
+
+export interface ContextOptions {
+  readonly lease: Pick<Lease, 'allows' | 'ensure'>;
+  readonly tenure: Tenure;
+  /** The store's slots. */
+  readonly slots: LimitFunction;
+  /** Longest a storage call may take, in ms. */
+  readonly storageTimeout: number;
+  /** What must be left of the lease besides, in ms. */
+  readonly margin: number;
+  /** When the time slice ends, on the clock of `performance.now()`. */
+  readonly sliceEnd: number;
+  readonly identity: (root: string) => string | undefined;
+  readonly onProgress: (id: string, receipt: Receipt) => void;
+}
+
+export function createContext(options: ContextOptions): Context {
+  const { lease, tenure, slots, storageTimeout, margin } = options;
+  const needed = storageTimeout + margin;
+
+  const run = async <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+    // Looked at when the slot is there, not when it was asked for.
+    if (!lease.allows(needed)) await lease.ensure(needed);
+    if (tenure.ended) throw new Stopped('the worker has stopped');
+    const abort = new AbortController();
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        const error = new StorageError(
+          'unavailable',
+          `the storage did not answer within ${storageTimeout / 1000} s`,
+        );
+        abort.abort(error);
+        reject(error);
+      }, storageTimeout);
+    });
+    try {
+      return await Promise.race([work(abort.signal), timeout]);
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+
+  return {
+    call: work => slots(() => run(work)),
+    shouldYield: () => tenure.stopping || tenure.ended || performance.now() >= options.sliceEnd,
+    progress: options.onProgress,
+    identity: options.identity,
+  };
+}

@@ -1,0 +1,113 @@
+/** What a worker does beside its rows, with every heartbeat: each task on its own, so that none holds up another. */
+import type { Outbox, WorkerPause } from '../outbox/outbox.ts';
+import type { Store } from './store.ts';
+
+export interface HousekeepingOptions {
+  readonly outbox: Outbox;
+  readonly stores: readonly Store[];
+  /** In ms. */
+  readonly lease: number;
+  readonly onTrouble: (doing: string, error: unknown) => void;
+  readonly onReaped: (reaped: { workers: number; moved: number; died: number }) => void;
+}
+
+/** How often the audit trail's partitions are looked after, in ms. */
+const HISTORY = 3_600_000;
+
+export class Housekeeping {
+  readonly #options: HousekeepingOptions;
+  /** What stands in the database of this worker's pauses. */
+  #recorded = '';
+  #recordedFor = '';
+  #historyAt = Number.NEGATIVE_INFINITY;
+  #doubtUntil = Number.NEGATIVE_INFINITY;
+  #claiming = 0;
+  #checking: Promise<void> | undefined;
+  #busy = false;
+
+  constructor(options: HousekeepingOptions) {
+    this.#options = options;
+  }
+
+  /** An answer to a claim may have been lost: from now on, for two leases, look for rows that it claimed. */
+  doubt(): void {
+    this.#doubtUntil = performance.now() + 2 * this.#options.lease;
+  }
+
+  /** Wraps every claim: never beside a search for strays, which would take its rows for some. */
+  async claiming<T>(claim: () => Promise<T>): Promise<T> {
+    await this.#checking;
+    this.#claiming += 1;
+    try {
+      return await claim();
+    } finally {
+      this.#claiming -= 1;
+    }
+  }
+
+  async run(worker: string): Promise<void> {
+    // A slow database must not pile rounds up.
+    if (this.#busy) return;
+    this.#busy = true;
+    const { outbox, stores } = this.#options;
+    try {
+      await this.#try('storing progress', () => outbox.progress(stores.flatMap(store => store.progress())));
+      await this.#try('recording pauses', () => this.#recordPauses(worker));
+      await this.#try('reading pauses', () => this.#readPauses());
+      await this.#try('taking over the rows of vanished workers', () => this.#reap());
+      await this.#try('looking for rows of a lost claim', () => this.#handBackStrays(worker));
+      await this.#try('maintaining the audit trail', () => this.#maintainHistory());
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  async #try(doing: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#options.onTrouble(doing, error);
+    }
+  }
+
+  async #recordPauses(worker: string): Promise<void> {
+    const pauses = this.#options.stores
+      .map(store => store.pause)
+      .filter((pause): pause is WorkerPause => pause !== undefined);
+    const text = JSON.stringify(pauses);
+    if (text === this.#recorded && worker === this.#recordedFor) return;
+    if (pauses.length > 0 || this.#recordedFor === worker)
+      await this.#options.outbox.setPauses(worker, pauses);
+    this.#recorded = text;
+    this.#recordedFor = worker;
+  }
+
+  async #readPauses(): Promise<void> {
+    const { outbox, stores } = this.#options;
+    const pauses = await outbox.storePauses(stores.map(store => store.name));
+    for (const store of stores) store.pausedByOperator(pauses.find(pause => pause.store === store.name));
+  }
+
+  async #reap(): Promise<void> {
+    const reaped = await this.#options.outbox.reap();
+    if (reaped.workers > 0 || reaped.moved > 0 || reaped.died > 0) this.#options.onReaped(reaped);
+  }
+
+  async #handBackStrays(worker: string): Promise<void> {
+    if (performance.now() > this.#doubtUntil || this.#claiming > 0) return;
+    const known = this.#options.stores.flatMap(store => store.claims());
+    // A timed-out claim may still be under way in the database: its rows are found in a later round.
+    const check = this.#options.outbox.handBackStrays(worker, known);
+    this.#checking = check.then(
+      () => {},
+      () => {},
+    );
+    await check;
+  }
+
+  async #maintainHistory(): Promise<void> {
+    if (performance.now() < this.#historyAt + HISTORY) return;
+    await this.#options.outbox.maintainHistory();
+    this.#historyAt = performance.now();
+  }
+}

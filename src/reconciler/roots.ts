@@ -1,0 +1,108 @@
+/**
+ * Makes sure that each root of a store is the disk it was: the identity that the handler reads must be the recorded one.
+ * An unmounted disk must never look like "already deleted".
+ */
+import { type Handler, StorageError } from '../handlers/contract.ts';
+import type { Outbox } from '../outbox/outbox.ts';
+import { bound } from './backoff.ts';
+
+export interface RootWatchOptions {
+  readonly roots: readonly string[];
+  readonly handler: Pick<Handler, 'identify'>;
+  readonly outbox: Pick<Outbox, 'rootIdentity' | 'recordRoot'>;
+  /** Recorded as the one who saw the root first. */
+  readonly worker: string;
+  /** Longest that reading an identity may take, in ms. */
+  readonly timeout: number;
+}
+
+/** How often a root that is not the right one is looked at again, in ms. */
+const RECHECK = { base: 500, cap: 15_000 };
+
+export class RootWatch {
+  readonly #options: RootWatchOptions;
+  readonly #identities = new Map<string, string>();
+  #problem: string | undefined;
+  #checks = 0;
+  #checkAt = 0;
+
+  constructor(options: RootWatchOptions) {
+    this.#options = options;
+    if (options.handler.identify !== undefined) this.#problem = 'not looked at yet';
+  }
+
+  /** Why the store must wait, or undefined when all its roots are the right ones. */
+  get problem(): string | undefined {
+    return this.#problem;
+  }
+
+  /** Milliseconds until `check` should be called; undefined when all is well. */
+  get wait(): number | undefined {
+    return this.#problem === undefined ? undefined : Math.max(0, this.#checkAt - performance.now());
+  }
+
+  identity(root: string): string | undefined {
+    return this.#identities.get(root);
+  }
+
+  /** A handler found that a root is not the recorded one. */
+  doubt(reason: string): void {
+    this.#problem = reason;
+    this.#checks = 0;
+    this.#postpone();
+  }
+
+  /** Reads and compares all identities; a root that is seen for the first time is recorded. */
+  async check(): Promise<void> {
+    // Not again while this one is under way.
+    this.#checkAt = Number.POSITIVE_INFINITY;
+    try {
+      for (const root of this.#options.roots) await this.#checkRoot(root);
+      this.#problem = undefined;
+      this.#checks = 0;
+    } catch (error) {
+      this.#problem = error instanceof Error ? error.message : String(error);
+    } finally {
+      this.#postpone();
+    }
+  }
+
+  #postpone(): void {
+    this.#checks += 1;
+    this.#checkAt = performance.now() + bound(this.#checks, RECHECK);
+  }
+
+  async #checkRoot(root: string): Promise<void> {
+    const { handler, outbox, worker } = this.#options;
+    if (handler.identify === undefined) return;
+    const recorded = await outbox.rootIdentity(root);
+    const found = await this.#timed(handler.identify(root, { create: recorded === undefined }), root);
+    const expected = recorded ?? (await outbox.recordRoot(root, found, worker));
+    if (found !== expected) {
+      throw new StorageError(
+        'wrong_root',
+        `the root ${root} is not the disk it was: expected the identity ${expected}, found ${found}. Mount the right one, or run \`afterdelete check --adopt ${root}\` to record what is there now`,
+      );
+    }
+    this.#identities.set(root, expected);
+  }
+
+  async #timed<T>(work: Promise<T>, root: string): Promise<T> {
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        reject(
+          new StorageError(
+            'unavailable',
+            `the root ${root} did not answer within ${this.#options.timeout / 1000} s`,
+          ),
+        );
+      }, this.#options.timeout);
+    });
+    try {
+      return await Promise.race([work, timeout]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
