@@ -1,0 +1,87 @@
+/** A cleanup on its way through the handler: where its target is, and what has become of it. */
+import { isInside, quoteTarget, ROOT_SENTINEL } from '../../target.ts';
+import { type Cleanup, type Result, resultOf, StorageError } from '../contract.ts';
+import { classify } from './errors.ts';
+import { Folder, type Folders, type Name, namesOf, Unreachable } from './folders.ts';
+import { NONE } from './remove.ts';
+
+export interface Job {
+  readonly cleanup: Cleanup;
+  /** The directory that holds the target. */
+  readonly parent: Folder;
+  /** The target's own name in it. */
+  readonly name: Name;
+  result: Result | undefined;
+}
+
+/**
+ * Why a cleanup may not be carried out at all, before anything is looked at. Whoever wrote it has been checked, by
+ * the database and by the reconciler; this stands because a mistake here cannot be undone.
+ */
+export function refusal(cleanup: Cleanup, host: string | undefined): StorageError | undefined {
+  const { target, root } = cleanup;
+  const refuse = (why: string) =>
+    new StorageError('permanent', `${quoteTarget(target.text)} ${why}. Nothing was touched.`);
+  if (target.scheme !== 'file' || target.text !== `${target.store}${target.path}`) {
+    return refuse('is no file target: expected file:// and a path');
+  }
+  if (host !== undefined && target.authority !== '' && target.authority !== host) {
+    return refuse(`is on another machine: this one is ${quoteTarget(host)}`);
+  }
+  if (!root.endsWith('/') || !isInside(target.text, root)) {
+    return refuse(`is not inside the root ${root}: expected a path below it, and not its mark`);
+  }
+  const names = namesOf(target.path);
+  if (names.some(name => name === '' || name === '.' || name === '..' || name.includes('\0'))) {
+    return refuse("has a segment that no path may have: expected none that is empty, '.' or '..'");
+  }
+  const mark = namesOf(rootPath(root)).length;
+  // Where names are compared without regard to case, this is the mark too.
+  if (names[mark]?.toLowerCase() === ROOT_SENTINEL) return refuse(`is the mark of the root ${root}`);
+  return undefined;
+}
+
+/** Where a root or target is, without a slash at its end; the host has been compared before. */
+export function rootPath(root: string): string {
+  return root.slice(root.indexOf('/', 'file://'.length)).replace(/\/$/, '');
+}
+
+/** Turns cleanups of one root into jobs. Those in the same directory share its Folder, and so its descriptor. */
+export function createJobs(cleanups: readonly Cleanup[], folders: Folders): Job[] {
+  const known = new Map<string, Folder>();
+  return cleanups.map(cleanup => {
+    const below = namesOf(cleanup.target.path).slice(namesOf(rootPath(cleanup.root)).length);
+    const name = below.pop() ?? '';
+    let parent = folders.root;
+    let path = '';
+    for (const step of below) {
+      path += `/${step}`;
+      const folder: Folder = known.get(path) ?? new Folder(parent, step);
+      known.set(path, folder);
+      parent = folder;
+    }
+    return { cleanup, parent, name, result: undefined };
+  });
+}
+
+/** What has become of a job, from what was thrown while its directory was entered or it was being removed. */
+export function failed(job: Job, error: unknown): Result {
+  if (error instanceof Unreachable) {
+    if (error.absent) return { ...NONE, outcome: 'absent' };
+    return resultOf(error.refusal(quoteTarget(job.cleanup.target.text)), NONE);
+  }
+  return resultOf(classify(error, 'delete', job.parent.path(job.name)), NONE);
+}
+
+/** The failure of a target that is written the wrong way round. */
+export function wrongKind(job: Job, found: 'directory' | 'file'): StorageError {
+  const target = quoteTarget(job.cleanup.target.text);
+  return new StorageError(
+    'permanent',
+    found === 'directory'
+      ? `${target} is a directory: expected a file, because the target has no slash at its end. Nothing was touched. ` +
+          'A directory with all that is in it is named with a slash.'
+      : `${target} is a file: expected a directory, because the target has a slash at its end. Nothing was touched. ` +
+          'A file is named without a slash.',
+  );
+}

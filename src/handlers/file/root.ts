@@ -1,0 +1,185 @@
+/**
+ * The mark of a root: `.afterdelete-root`, a file with a UUID.
+ *
+ * A disk that is not mounted looks empty, and "not found" would settle every cleanup as already gone. So nothing is
+ * deleted, and nothing is called absent, unless the mark is there and is the recorded one.
+ *
+ * Whatever is wrong with the root itself is `wrong_root`, which pauses the store, and never a reason to give up on a
+ * cleanup: it is no fault of the row's.
+ */
+import { randomUUID } from 'node:crypto';
+import { constants } from 'node:fs';
+import { access, type FileHandle, link, open, unlink } from 'node:fs/promises';
+import { ROOT_SENTINEL } from '../../target.ts';
+import { StorageError } from '../contract.ts';
+import { classify, codeOf, quotePath, reason } from './errors.ts';
+import type { Folders, OpenFolder } from './folders.ts';
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+/** More than a UUID and white space take; what is longer is none. */
+const MOST_BYTES = 256;
+
+/** Why a root could not be opened. */
+export function unreachableRoot(error: unknown, root: string, path: string): unknown {
+  const code = codeOf(error);
+  if (code === undefined) return error;
+  if (code === 'ENOENT' || code === 'ENOTDIR') {
+    const found = code === 'ENOENT' ? 'nothing' : 'something that is no directory';
+    return new StorageError(
+      'wrong_root',
+      `the root ${root} is missing: expected a directory at ${quotePath(path)}, found ${found}. ` +
+        'Mount the disk that belongs there, or take the root out of the configuration.',
+      { cause: error },
+    );
+  }
+  return ofRoot(classify(error, `open the root ${root} at`, path));
+}
+
+/** Reads the mark through the open root. @throws StorageError of kind `wrong_root` when there is no valid one. */
+export async function readMark(open: OpenFolder, folders: Folders, root: string): Promise<string> {
+  const text = await readText(open, folders);
+  if (text === undefined) {
+    throw new StorageError(
+      'wrong_root',
+      `the root ${root} has no mark: expected a UUID in ${markPath(folders)}, found no such file. ` +
+        `Nothing was touched. ${remedy(root)}`,
+    );
+  }
+  const mark = text.trim().toLowerCase();
+  if (!UUID.test(mark)) {
+    const found = text === '' ? 'an empty file' : quotePath(text.slice(0, 80));
+    throw new StorageError(
+      'wrong_root',
+      `the root ${root} has no valid mark: expected a UUID in ${markPath(folders)}, found ${found}. ` +
+        'Nothing was touched. If this is the right disk, remove that file and start the daemon, or run: ' +
+        `afterdelete check --adopt ${root}`,
+    );
+  }
+  return mark;
+}
+
+/** Makes sure that the root is the disk that was recorded. @throws StorageError of kind `wrong_root` if not. */
+export async function verifyMark(
+  open: OpenFolder,
+  folders: Folders,
+  root: string,
+  recorded: string | undefined,
+): Promise<void> {
+  if (recorded === undefined) {
+    throw new StorageError(
+      'wrong_root',
+      `nothing is recorded for the root ${root}: expected the UUID of ${markPath(folders)} in the database. ` +
+        `Nothing was touched. Start a daemon that serves it, or run: afterdelete check --adopt ${root}`,
+    );
+  }
+  const found = await readMark(open, folders, root);
+  if (found === recorded.toLowerCase()) return;
+  throw new StorageError(
+    'wrong_root',
+    `the root ${root} is not the disk it was: expected ${recorded} in ${markPath(folders)}, found ${found}. ` +
+      `Nothing was touched. ${remedy(root)}`,
+  );
+}
+
+/**
+ * Reads the mark, or writes one if there is none. Any number of daemons may do so at the same time: link(2) lets one
+ * of them win, with a file that is complete from its first moment, and all return the winner's.
+ */
+export async function readOrWriteMark(open: OpenFolder, folders: Folders, root: string): Promise<string> {
+  if ((await readText(open, folders)) === undefined) await writeMark(open, folders, root);
+  return readMark(open, folders, root);
+}
+
+/** Whether the daemon may list, add to and remove from the root. */
+export async function probeRoot(open: OpenFolder, folders: Folders, root: string): Promise<void> {
+  try {
+    await access(open.path, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw classify(error, `use the root ${root}: list, write and search`, folders.root.path());
+  }
+}
+
+async function writeMark(open: OpenFolder, folders: Folders, root: string): Promise<void> {
+  const mark = randomUUID();
+  const draft = open.entry(`${ROOT_SENTINEL}.${mark}`);
+  const goal = open.entry(ROOT_SENTINEL);
+  try {
+    await writeNew(draft, mark);
+    try {
+      await link(draft, goal);
+    } catch (error) {
+      const code = codeOf(error);
+      if (code === 'EEXIST') return;
+      // File systems without hard links (FAT, some network mounts). A reader may then find it empty for a moment,
+      // which is `wrong_root`, and looked at again.
+      if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS') throw error;
+      await writeNew(goal, mark);
+    }
+    await syncFolder(open);
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') return;
+    throw classify(error, `mark the root ${root} with`, folders.root.path(ROOT_SENTINEL));
+  } finally {
+    await unlink(draft).catch(() => {});
+  }
+}
+
+async function writeNew(path: Buffer, mark: string): Promise<void> {
+  const file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o644);
+  try {
+    await file.writeFile(`${mark}\n`);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** Makes the mark's name survive a power failure, where the file system can: the database will record it. */
+async function syncFolder(folder: OpenFolder): Promise<void> {
+  const handle = await open(folder.path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await handle.sync().catch(() => {});
+  } finally {
+    await handle.close();
+  }
+}
+
+/** What stands in the mark, or undefined when there is none. A link is none: its goal may be on another disk. */
+async function readText(folder: OpenFolder, folders: Folders): Promise<string | undefined> {
+  let file: FileHandle | undefined;
+  try {
+    // Without O_NONBLOCK, a FIFO of that name would block one of the few threads for ever.
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    file = await open(folder.entry(ROOT_SENTINEL), flags);
+    const { bytesRead, buffer } = await file.read(Buffer.alloc(MOST_BYTES), 0, MOST_BYTES, 0);
+    return buffer.toString('utf8', 0, bytesRead);
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === 'ENOENT') return undefined;
+    if (code === 'ELOOP') return '(a symbolic link)';
+    // A FIFO cannot be read at a position, a socket not be opened at all.
+    if (code === 'EISDIR' || code === 'ESPIPE' || code === 'ENXIO')
+      return `(no file: ${reason(error, code)})`;
+    throw ofRoot(classify(error, 'read the mark', folders.root.path(ROOT_SENTINEL)));
+  } finally {
+    await file?.close();
+  }
+}
+
+/** No failure at the root may end a cleanup for good. */
+function ofRoot(error: unknown): unknown {
+  if (!(error instanceof StorageError) || error.kind !== 'permanent') return error;
+  return new StorageError('wrong_root', error.message, { cause: error });
+}
+
+function markPath(folders: Folders): string {
+  return quotePath(folders.root.path(ROOT_SENTINEL));
+}
+
+function remedy(root: string): string {
+  return (
+    'Mount the disk that belongs there; or, if what is there now is right, record it with: ' +
+    `afterdelete check --adopt ${root}`
+  );
+}
