@@ -1,0 +1,134 @@
+/**
+ * Every setting but the roots, each alone: its environment variable, what it may be, and its default.
+ *
+ * The message of each schema says what was expected; who it was and what came instead, `loadConfig` adds.
+ */
+import ms, { type StringValue } from 'ms';
+import { z } from 'zod';
+import { LOG_LEVELS } from '../log.ts';
+
+export interface Setting<T> {
+  readonly env: string;
+  readonly schema: z.ZodType<T>;
+  /** As a user would write it. */
+  readonly fallback: string | undefined;
+}
+
+/** Where something listens. */
+export interface ListenAddress {
+  /** A name or an address; IPv6 without its brackets. */
+  readonly host: string;
+  /** 0 lets the system choose. */
+  readonly port: number;
+}
+
+/** A schema from a function that returns undefined for what it does not accept. */
+export function parsed<T>(expected: string, parse: (value: unknown) => T | undefined): z.ZodType<T> {
+  return z.unknown().transform((value, context): T => {
+    const result = parse(value);
+    if (result !== undefined) return result;
+    context.addIssue({ code: 'custom', message: expected });
+    return z.NEVER;
+  });
+}
+
+/** A whole number, or the digits of one: environment variables are text. */
+export function count(min: number, max: number): z.ZodType<number> {
+  const expected = `a whole number from ${min} to ${max}`;
+  return parsed(expected, value => {
+    const number = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value;
+    return typeof number === 'number' && Number.isInteger(number) && number >= min && number <= max
+      ? number
+      : undefined;
+  });
+}
+
+const DURATION = /^\d+(\.\d+)?(ms|s|m|h|d|w)$/;
+
+/** Milliseconds from `250ms` or `30d`; a bare number is taken only where YAML has one, as milliseconds. */
+function milliseconds(value: unknown): number | undefined {
+  if (typeof value === 'number') return value;
+  if (value === '0') return 0;
+  return typeof value === 'string' && DURATION.test(value) ? Math.round(ms(value as StringValue)) : undefined;
+}
+
+function duration(min: StringValue, max: StringValue): z.ZodType<number> {
+  return parsed(`a duration with its unit (ms, s, m, h, d, w) from ${min} to ${max}`, value => {
+    const result = milliseconds(value);
+    return result !== undefined && Number.isInteger(result) && result >= ms(min) && result <= ms(max)
+      ? result
+      : undefined;
+  });
+}
+
+function oneOf<const T extends string>(values: readonly T[]): z.ZodType<T> {
+  return z.enum(values, { error: `one of ${values.join(', ')}` }) as unknown as z.ZodType<T>;
+}
+
+const isPostgresUrl = (value: unknown) =>
+  typeof value === 'string' && /^postgres(ql)?:\/\//.test(value) && URL.canParse(value);
+
+const POSTGRES_URL =
+  "a connection string like postgres://user:password@host:5432/database, with special characters of the password percent-encoded ('/' as %2F, '#' as %23)";
+
+/** `host:port`, `[address]:port` or `off`. */
+function listenAddress(value: unknown): ListenAddress | 'off' | undefined {
+  if (value === 'off') return 'off';
+  if (typeof value !== 'string') return undefined;
+  const match = /^(?:\[([0-9a-fA-F:.]+(?:%\w+)?)\]|([^\s:[\]/@]+)):(\d{1,5})$/.exec(value);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  return host !== undefined && port <= 65_535 ? { host, port } : undefined;
+}
+
+function setting<T>(env: string, schema: z.ZodType<T>, fallback?: string): Setting<T> {
+  return { env, schema, fallback };
+}
+
+/**
+ * Upper limits keep timers within what Node can wait (24 days, beyond which a timer fires at once), and points in
+ * time within what PostgreSQL can store.
+ */
+export const SETTINGS = {
+  databaseUrl: setting(
+    'DATABASE_URL',
+    parsed(POSTGRES_URL, value => (isPostgresUrl(value) ? String(value) : undefined)),
+  ),
+  listenUrl: setting(
+    'AFTERDELETE_LISTEN_URL',
+    parsed(`off, or ${POSTGRES_URL}`, value =>
+      value === 'off' || isPostgresUrl(value) ? String(value) : undefined,
+    ),
+  ),
+  host: setting(
+    'AFTERDELETE_HOST',
+    parsed("a machine's name as in file://HOST/…, without slashes and spaces", value =>
+      typeof value === 'string' && /^[^\s/\p{Cc}]{1,255}$/u.test(value) ? value : undefined,
+    ),
+  ),
+  http: setting(
+    'AFTERDELETE_HTTP',
+    parsed('host:port, like 127.0.0.1:9464 or [::1]:9464, or off', listenAddress),
+    '127.0.0.1:9464',
+  ),
+  concurrency: setting('AFTERDELETE_CONCURRENCY', count(1, 10_000), '16'),
+  prefetch: setting('AFTERDELETE_PREFETCH', count(1, 1_000_000), '4000'),
+  maxAttempts: setting('AFTERDELETE_MAX_ATTEMPTS', count(1, 1_000_000), '20'),
+  retryBase: setting('AFTERDELETE_RETRY_BASE', duration('1ms', '365d'), '1s'),
+  retryCap: setting('AFTERDELETE_RETRY_CAP', duration('1ms', '365d'), '1h'),
+  lease: setting('AFTERDELETE_LEASE', duration('2s', '1d'), '30s'),
+  poll: setting('AFTERDELETE_POLL', duration('10ms', '5m'), '30s'),
+  fuse: setting(
+    'AFTERDELETE_FUSE',
+    z.literal('off', { error: 'off: this version of afterdelete has no fuse yet' }),
+    'off',
+  ),
+  shutdownGrace: setting('AFTERDELETE_SHUTDOWN_GRACE', duration('0ms', '1d'), '8s'),
+  history: setting('AFTERDELETE_HISTORY', duration('0ms', '36500d'), '30d'),
+  logLevel: setting('AFTERDELETE_LOG_LEVEL', oneOf(LOG_LEVELS), 'info'),
+} as const;
+
+export type SettingKey = keyof typeof SETTINGS;
+
+/** The environment variable of the roots, which are a module of their own. */
+export const ROOTS_ENV = 'AFTERDELETE_ROOTS';
