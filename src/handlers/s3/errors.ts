@@ -1,0 +1,195 @@
+/**
+ * What S3's errors mean: the one place that knows codes, statuses and the SDK's exceptions. By code first, because
+ * servers agree on those more than on statuses; by status where there is no code, as in every answer to a HEAD.
+ */
+import { Stopped, StorageError, type StorageErrorKind } from '../contract.ts';
+
+/** What an error means for the request, or the key, that it came for. */
+export interface Meaning {
+  /** `gone`: there is nothing to delete, which is success. `no_batch`: DeleteObjects is what the server lacks. */
+  readonly kind: StorageErrorKind | 'gone' | 'no_batch';
+  /**
+   * Whether another key would have met the same: the bucket, the credentials, the endpoint are at fault. Where not, one
+   * key may have spoiled the request for all others in it.
+   */
+  readonly everyKey: boolean;
+  readonly advice?: string;
+}
+
+const meaning = (kind: Meaning['kind'], everyKey: boolean, advice?: string): Meaning =>
+  advice === undefined ? { kind, everyKey } : { kind, everyKey, advice };
+const all = (kind: Meaning['kind'], codes: string, everyKey: boolean, advice?: string) =>
+  codes.split(' ').map(code => [code, meaning(kind, everyKey, advice)] as const);
+
+const CREDENTIALS =
+  "check the root's `credentials`, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, against the server's";
+
+/** Of the request as a whole; of a key, `unavailable` is `transient`: the server did answer. */
+const CODES: ReadonlyMap<string, Meaning> = new Map([
+  ...all('gone', 'NoSuchKey NoSuchVersion', false),
+  // Too much at once: the store is there, and asks for less.
+  ...all(
+    'transient',
+    'SlowDown SlowDownRead SlowDownWrite Throttling ThrottlingException RequestLimitExceeded TooManyRequests',
+    true,
+  ),
+  ...all('transient', 'ExpiredToken ExpiredTokenException TokenRefreshRequired', true),
+  ...all('transient', 'RequestTimeTooSkewed', true, "set this machine's clock right"),
+  ...all(
+    'transient',
+    'RequestTimeout OperationAborted ConditionalRequestConflict BadDigest IncompleteBody XAmzContentSHA256Mismatch',
+    true,
+  ),
+  ...all('unavailable', 'InternalError ServiceUnavailable ServerBusy XMinioServerNotInitialized', true),
+  ...all(
+    'permanent',
+    'AccessDenied AllAccessDisabled AccountProblem',
+    false,
+    'grant the credentials s3:DeleteObject and s3:ListBucket; where they are granted, an object lock or a bucket policy refuses',
+  ),
+  ...all('permanent', 'NoSuchBucket', true, "check the bucket's name and the endpoint"),
+  ...all('permanent', 'InvalidAccessKeyId SignatureDoesNotMatch InvalidToken', true, CREDENTIALS),
+  ...all(
+    'permanent',
+    'AuthorizationHeaderMalformed PermanentRedirect TemporaryRedirect IllegalLocationConstraintException',
+    true,
+    "set the root's `region` (or AWS_REGION) to the bucket's region",
+  ),
+  ...all(
+    'permanent',
+    'MethodNotAllowed',
+    true,
+    'this endpoint allows no deletes; where only DeleteObjects is refused, set `deleteMode: single`',
+  ),
+  ...all('permanent', 'InvalidBucketName', true, "check the bucket's name"),
+  ...all('no_batch', 'NotImplemented XNotImplemented', true),
+  // A later step, MD5 instead of CRC32, has its place here: these then are a mode to switch, not an end.
+  ...all(
+    'permanent',
+    'MissingContentMD5 MissingContentMd5',
+    true,
+    'this server wants Content-MD5, which is not sent: set `deleteMode: single`',
+  ),
+  ...all(
+    'permanent',
+    'InvalidRequest InvalidArgument MalformedXML KeyTooLongError KeyTooLong XMinioInvalidObjectName InvalidObjectName',
+    false,
+  ),
+  ...all('permanent', 'ObjectLocked InvalidObjectState InvalidURI', false),
+]);
+
+/** What the SDK calls an error that the server gave no code for. They say no more than the status does. */
+const NO_CODE = /^(Unknown|UnknownError|NotFound|Forbidden|BadRequest|Error|SyntaxError|\d{3})$/;
+
+/** What an error in the answer for one key means; a code that nobody knows may be gone next time. */
+export function meaningOfKeyError(code: string): Meaning {
+  const known = CODES.get(code);
+  if (!known) return meaning('transient', false);
+  if (known.kind === 'unavailable') return { ...known, kind: 'transient' };
+  return known.kind === 'no_batch' ? { ...known, kind: 'permanent' } : known;
+}
+
+/** What came back when a request failed. */
+export interface Failure extends Meaning {
+  readonly code: string | undefined;
+  readonly status: number | undefined;
+  readonly message: string;
+}
+
+/** What an exception of the SDK means. */
+export function failureOf(error: unknown): Failure {
+  const { name, message, code: own, status } = partsOf(error);
+  const code = [own, name].find(text => text !== undefined && CODES.has(text)) ?? own;
+  const known = code === undefined ? undefined : CODES.get(code);
+  const answered = { code: known || status !== undefined ? code : undefined, status, message };
+  if (known) return { ...answered, ...known };
+  if (name === 'CredentialsProviderError' || name === 'TokenProviderError') {
+    const advice =
+      "give the root `credentials`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or the machine's role";
+    return { ...answered, ...meaning('permanent', true, advice) };
+  }
+  // No status means no answer: refused, reset, unknown host, bad certificate, timed out.
+  if (status === undefined && isOfTheNetwork(error)) return { ...answered, ...meaning('unavailable', true) };
+  return { ...answered, ...meaningOfStatus(status, code) };
+}
+
+/** Errors of sockets, names and certificates have a `code`; time limits and aborts have a name. */
+function isOfTheNetwork(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return ('code' in error && typeof error.code === 'string') || /^(Abort|Timeout)/.test(error.name);
+}
+
+function meaningOfStatus(status: number | undefined, code: string | undefined): Meaning {
+  if (status === undefined) return meaning('transient', false);
+  if (status >= 500) return status === 501 ? meaning('no_batch', true) : meaning('unavailable', true);
+  if (status === 408 || status === 409 || status === 429) return meaning('transient', true);
+  // S3 names what is wrong. What does not is a proxy, a console, a server that is only starting: not the row's fault.
+  const stranger = 'the answer is not that of S3: check the endpoint, and any proxy in between';
+  if (code === undefined && (status < 300 || status === 404)) return meaning('unavailable', true, stranger);
+  if (status >= 300 && status < 400) {
+    return meaning('permanent', true, "set the root's `region` and `endpoint` to the bucket's");
+  }
+  if (status === 401 || status === 403) return meaning('permanent', true, CREDENTIALS);
+  if (status === 405) return meaning('permanent', true, 'this endpoint does not allow the operation');
+  return meaning('transient', false);
+}
+
+function partsOf(error: unknown): {
+  name: string;
+  message: string;
+  code: string | undefined;
+  status: number | undefined;
+} {
+  if (!(error instanceof Error))
+    return { name: '', message: String(error), code: undefined, status: undefined };
+  const { $metadata, Code, code } = error as Error & {
+    readonly $metadata?: { readonly httpStatusCode?: number };
+    readonly Code?: unknown;
+    readonly code?: unknown;
+  };
+  const status = $metadata?.httpStatusCode;
+  const given =
+    typeof Code === 'string' && Code !== '' ? Code : NO_CODE.test(error.name) ? undefined : error.name;
+  // Trying IPv6 and IPv4 makes one error of several, with no message of its own.
+  const first = error instanceof AggregateError ? error.errors[0] : undefined;
+  const [message = ''] = (
+    error.message || (first instanceof Error ? first.message : String(code ?? ''))
+  ).split('\n  Deserialization error');
+  return { name: error.name, message: message === 'UnknownError' ? '' : message, code: given, status };
+}
+
+/** The failure of a request as an error for people: what was tried and where, what came back, what to do. */
+export function storageErrorOf(error: unknown, attempted: string): StorageError | Stopped {
+  if (error instanceof StorageError || error instanceof Stopped) return error;
+  const failure = failureOf(error);
+  return new StorageError(asErrorKind(failure.kind), messageOf(attempted, failure), { cause: error });
+}
+
+/** The failure of one key as an error for people. */
+export function keyError(code: string, message: string, attempted: string): StorageError {
+  const { kind, advice } = meaningOfKeyError(code);
+  const failure = { code, status: undefined, message, ...(advice === undefined ? {} : { advice }) };
+  return new StorageError(asErrorKind(kind), messageOf(attempted, failure));
+}
+
+/** Only a delete is told "gone", and only DeleteObjects "not implemented"; for anything else it makes no sense. */
+function asErrorKind(kind: Meaning['kind']): StorageErrorKind {
+  if (kind === 'gone') return 'transient';
+  return kind === 'no_batch' ? 'permanent' : kind;
+}
+
+function messageOf(
+  attempted: string,
+  { code, status, message, advice }: Pick<Failure, 'code' | 'status' | 'message' | 'advice'>,
+): string {
+  const http = status === undefined ? '' : `HTTP ${status}`;
+  const what = code === undefined ? http : http === '' ? code : `${code} (${http})`;
+  const came = [what, plain(message)].filter(part => part !== '' && part !== code).join(': ');
+  return `${attempted}: ${came || 'no reason was given'}${advice === undefined ? '' : `; ${advice}`}`;
+}
+
+/** A server's words as they may stand in a log: one line, no control characters, not endless. */
+function plain(text: string): string {
+  const line = text.replace(/[\p{Cc}\s]+/gu, ' ').trim();
+  return line.length > 300 ? `${line.slice(0, 300)}…` : line;
+}
