@@ -184,7 +184,8 @@ function messageOf(
 ): string {
   const http = status === undefined ? '' : `HTTP ${status}`;
   const what = code === undefined ? http : http === '' ? code : `${code} (${http})`;
-  const came = [what, plain(message)].filter(part => part !== '' && part !== code).join(': ');
+  const said = plain(message);
+  const came = [what, said === code ? '' : said].filter(part => part !== '').join(': ');
   return `${attempted}: ${came || 'no reason was given'}${advice === undefined ? '' : `; ${advice}`}`;
 }
 

@@ -78,7 +78,7 @@ class PrefixRun {
           .finally(() => inFlight.delete(deletion));
         inFlight.add(deletion);
         done.pages += 1;
-        done.keys += page.objects.length;
+        done.keys += page.objects.filter(({ key }) => key?.startsWith(this.#prefix)).length;
         if (page.next === undefined) break;
         if (inFlight.size >= PAGES_IN_FLIGHT) await Promise.race(inFlight);
         if (this.#interruption !== undefined) break;
