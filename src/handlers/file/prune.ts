@@ -72,5 +72,5 @@ function note(job: Job, error: unknown, folder: Folder): void {
   const failure = error instanceof Unreachable ? error.refusal(job.cleanup.target.text) : error;
   const why = classify(failure, 'remove the empty parent directory', folder.path());
   const words = why instanceof StorageError ? why.message : String(why);
-  job.result = { ...result, note: `deleted, but its parent directories were left: ${words}` };
+  job.result = { ...result, note: `empty parent directories were left: ${words}` };
 }

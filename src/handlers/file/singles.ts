@@ -37,7 +37,8 @@ async function deleteChunk(
             if (signal.aborted) return;
             job.result = result;
             waiting.shift();
-            if (result.objects > 0) context.progress(job.cleanup.id, result);
+            const { objects, bytes } = result;
+            if (objects > 0) context.progress(job.cleanup.id, { objects, bytes });
           }
         }),
       );

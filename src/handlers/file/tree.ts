@@ -171,8 +171,12 @@ class TreeDeletion {
         this.#folders.use(parent, open => removeFolder(open, folder.name, signal)),
       );
       if (removed) this.#foldersRemoved += 1;
-      if (!at.up) this.#topIsGone = true;
+      this.#topIsGone = !at.up;
     } catch (error) {
+      if (error instanceof Unreachable && error.absent) {
+        this.#topIsGone = !at.up;
+        return;
+      }
       if (isNotEmpty(error) && at.passes < MOST_PASSES) {
         // Deleting while listing may make a file system skip entries, and writers may not have noticed yet.
         at.passes += 1;

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { lstat, mkdir, mkdtemp, readdir, realpath, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import type { Cleanup, Handler, Result } from '../../../src/handlers/contract.ts';
 import { createFileHandler, type FileHandlerOptions } from '../../../src/handlers/file/index.ts';
 import { parseTarget } from '../../../src/target.ts';
@@ -67,10 +67,14 @@ export class Disk {
     return result as Result;
   }
 
-  /** Everything below the root (or another directory of the base), as paths relative to it, without the mark. */
+  /** Everything below the root (or another directory of the base), as paths relative to it, without marks. */
   async list(directory = this.path): Promise<string[]> {
-    const all = await readdir(directory, { recursive: true });
-    return all.filter(name => name !== '.afterdelete-root').sort();
+    // With file types: without, Node lists what a link points to as if it were below the link.
+    const all = await readdir(directory, { recursive: true, withFileTypes: true });
+    return all
+      .filter(entry => entry.name !== '.afterdelete-root')
+      .map(entry => relative(directory, join(entry.parentPath, entry.name)))
+      .sort();
   }
 }
 

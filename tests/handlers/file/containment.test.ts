@@ -1,0 +1,235 @@
+/** Nothing outside the root, and nothing behind a link or a mount, is ever touched. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { afterEach, beforeEach, describe, expect, it, type TestContext } from 'vitest';
+import { Disk, exists, run, succeeds } from './disk.ts';
+
+const linux = process.platform === 'linux';
+const modes = linux ? [true, false] : [false];
+
+describe.each(modes)('links (pinned: %s)', pinned => {
+  let disk: Disk;
+  beforeEach(async () => {
+    disk = await Disk.create({ pinned });
+  });
+  afterEach(() => disk.remove());
+
+  it('are refused on the way, with the step named, and nothing is touched', async () => {
+    await disk.write('real/a/b', 'x/y');
+    await symlink(disk.at('real'), disk.at('x/link'));
+    for (const path of ['x/link/a/b', 'x/link/a/', 'x/link/gone', 'x/link/gone/deeper/']) {
+      const result = await disk.delete(path, { pruneParents: 5 });
+      expect(result).toMatchObject({
+        outcome: 'dead',
+        objects: 0,
+        error: expect.stringMatching(
+          /root\/x\/link" is a symbolic link: expected a directory on the way to "file:\/\/.*Nothing was touched/,
+        ),
+      });
+      const inspection = await disk.handler.inspect(disk.cleanup(path), disk.context());
+      expect(inspection.problem).toBe('error' in result ? result.error : '');
+    }
+    expect(await disk.list()).toEqual(['real', 'real/a', 'real/a/b', 'x', 'x/link', 'x/y']);
+  });
+
+  it('are refused on the way even when they lead back inside, or nowhere', async () => {
+    await disk.write('a/file');
+    await symlink('a', disk.at('self'));
+    await symlink('nowhere', disk.at('dangling'));
+    for (const path of ['self/file', 'dangling/file', 'dangling/x/']) {
+      expect((await disk.delete(path)).outcome).toBe('dead');
+    }
+    expect(await disk.list()).toEqual(['a', 'a/file', 'dangling', 'self']);
+  });
+
+  it('are what the operator configured in the root itself and above it', async () => {
+    await mkdir(`${disk.base}/elsewhere`);
+    await rename(disk.path, `${disk.base}/elsewhere/disk`);
+    await symlink('elsewhere', `${disk.base}/above`);
+    await symlink('above/disk', disk.path);
+    await disk.write('t/a', 'single');
+    expect(await disk.delete('t/')).toMatchObject({ outcome: 'deleted', objects: 1 });
+    expect(await disk.delete('single')).toMatchObject({ outcome: 'deleted', objects: 1 });
+    expect(await disk.list(`${disk.base}/elsewhere/disk`)).toEqual([]);
+  });
+});
+
+/** Swaps a directory for a link to a victim and back, as fast as it can, until it is killed. */
+const SWAPPER = `
+  const { renameSync, symlinkSync, unlinkSync, writeSync } = require('node:fs');
+  const [directory, victim] = process.argv.slice(1);
+  let told = false;
+  const attempt = f => { try { f(); return true; } catch { return false; } };
+  for (;;) {
+    if (!attempt(() => renameSync(directory, directory + '.away'))) continue;
+    if (attempt(() => symlinkSync(victim, directory))) {
+      if (!told) told = writeSync(1, 'swapping') > 0;
+      attempt(() => unlinkSync(directory));
+    }
+    attempt(() => renameSync(directory + '.away', directory));
+  }
+`;
+
+describe.runIf(linux)('a directory that is swapped for a link while it is being deleted', () => {
+  let disk: Disk;
+  let swapper: ChildProcess | undefined;
+  let victim: string;
+  const names = Array.from({ length: 40 }, (_, n) => `${n}`);
+
+  beforeEach(async () => {
+    disk = await Disk.create();
+    victim = `${disk.base}/victim`;
+    await mkdir(`${victim}/deeper`, { recursive: true });
+    // The victim has the very names that the deletion is after.
+    for (const name of names) {
+      await writeFile(`${victim}/${name}`, 'precious');
+      await writeFile(`${victim}/deeper/${name}`, 'precious');
+    }
+  });
+  afterEach(async () => {
+    if (swapper?.exitCode === null) {
+      swapper.kill('SIGKILL');
+      await once(swapper, 'exit');
+    }
+    await disk.remove();
+  });
+
+  async function startSwapping(directory: string): Promise<void> {
+    swapper = spawn(process.execPath, ['-e', SWAPPER, directory, victim], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    if (swapper.stdout) await once(swapper.stdout, 'data');
+  }
+  const fill = () =>
+    disk
+      .write(...names.flatMap(name => [`t/swapped/${name}`, `t/swapped/deeper/${name}`]))
+      .catch(() => undefined);
+  const victimHas = async () => (await disk.list(victim)).length;
+
+  it('loses files of its own only: single files', async () => {
+    await fill();
+    await startSwapping(disk.at('t/swapped'));
+    const outcomes = new Set<string>();
+    for (let round = 0; round < 60; round += 1) {
+      // Small calls, so that the way down is gone again and again.
+      const paths = names.flatMap(name => [`t/swapped/${name}`, `t/swapped/deeper/${name}`]);
+      for (const path of paths.slice(round, round + 20)) outcomes.add((await disk.delete(path)).outcome);
+      expect(await victimHas()).toBe(81);
+    }
+    // The race was run: the deletion met the link.
+    expect(outcomes).toContain('dead');
+  });
+
+  it('loses files of its own only: trees', async () => {
+    await fill();
+    await startSwapping(disk.at('t/swapped'));
+    for (let round = 0; round < 60; round += 1) {
+      await disk.delete('t/');
+      await disk.delete('t/swapped/');
+      await disk.delete('t/swapped/deeper/');
+      expect(await victimHas()).toBe(81);
+      await mkdir(disk.at('t/swapped/deeper'), { recursive: true }).catch(() => {});
+      await Promise.all(
+        names.map(name => writeFile(disk.at(`t/swapped.away/deeper/${name}`), 'x').catch(() => {})),
+      );
+    }
+  });
+});
+
+describe.runIf(linux && process.getuid?.() === 0)('mounts', () => {
+  let disk: Disk;
+  let mounted: string[];
+  beforeEach(async () => {
+    disk = await Disk.create();
+    mounted = [];
+  });
+  afterEach(async () => {
+    for (const path of mounted.reverse()) await succeeds('umount', '--lazy', path);
+    await disk.remove();
+  });
+
+  async function mount(test: TestContext, path: string, ...options: string[]): Promise<void> {
+    await mkdir(path, { recursive: true });
+    if (!(await succeeds('mount', ...options, path))) test.skip('mounting is not allowed here');
+    mounted.push(path);
+  }
+
+  it.each([
+    ['another file system', []],
+    ['a bind mount of the same file system', ['bind']],
+  ])('in a tree: %s is refused, everything beside it deleted', async (_, kind) => {
+    await disk.write('t/a', 't/sub/b', 't/z/c');
+    const inner = disk.at('t/sub/mnt');
+    await mkdir(`${disk.base}/precious`);
+    const bind = kind.length > 0;
+    await mkdir(inner);
+    const source = bind ? ['--bind', `${disk.base}/precious`] : ['-t', 'tmpfs', 'tmpfs'];
+    if (!(await succeeds('mount', ...source, inner))) return;
+    mounted.push(inner);
+    await writeFile(`${inner}/file`, 'precious');
+    await mkdir(`${inner}/directory`);
+
+    const inspection = await disk.handler.inspect(disk.cleanup('t/'), disk.context());
+    const result = await disk.delete('t/');
+    expect(result).toMatchObject({
+      outcome: 'dead',
+      objects: 3,
+      error: expect.stringMatching(/t\/sub\/mnt" is a mount point: expected.*nothing in it was touched/),
+    });
+    expect(inspection).toMatchObject({ objects: 3, problem: 'error' in result ? result.error : '' });
+    expect(await disk.list()).toEqual([
+      ...['t', 't/sub', 't/sub/mnt', 't/sub/mnt/directory', 't/sub/mnt/file'],
+    ]);
+    await run('umount', inner);
+    mounted.pop();
+    expect(await disk.delete('t/')).toMatchObject({ outcome: 'deleted', objects: 0 });
+    if (bind) expect(await disk.list(`${disk.base}/precious`)).toEqual(['directory', 'file']);
+  });
+
+  it('on the way, or as the target itself, are refused', async test => {
+    await mount(test, disk.at('mnt'), '-t', 'tmpfs', 'tmpfs');
+    await disk.write('mnt/d/file');
+    for (const path of ['mnt/d/file', 'mnt/d/', 'mnt/', 'mnt/gone']) {
+      expect(await disk.delete(path, { pruneParents: 3 })).toMatchObject({
+        outcome: 'dead',
+        objects: 0,
+        error: expect.stringMatching(/root\/mnt" is a mount point.*make it a root of its own/),
+      });
+    }
+    expect(await disk.list()).toEqual(['mnt', 'mnt/d', 'mnt/d/file']);
+  });
+
+  it('of the root itself: taken away, nothing is absent; back again, work goes on', async test => {
+    const store = `${disk.base}/store`;
+    await rename(disk.path, store);
+    await mount(test, disk.path, '--bind', store);
+    await disk.write('file', 't/file');
+    await run('umount', disk.path);
+    mounted.pop();
+    for (const path of ['file', 't/', 'gone']) {
+      expect(await disk.delete(path, { pruneParents: 1 })).toMatchObject({
+        outcome: 'wrong_root',
+        error: expect.stringMatching(/has no mark.*Mount the disk.*afterdelete check --adopt file:\/\//),
+      });
+    }
+    expect(await disk.list(store)).toEqual(['file', 't', 't/file']);
+    await mount(test, disk.path, '--bind', store);
+    expect((await disk.delete('file')).outcome).toBe('deleted');
+    expect((await disk.delete('t/')).outcome).toBe('deleted');
+    expect((await disk.delete('gone')).outcome).toBe('absent');
+  });
+
+  it('over the root in the middle of a batch: the batch goes on in the disk it began with', async test => {
+    await disk.write('t/a/1', 't/b/2');
+    const context = disk.context();
+    context.beforeCall(async call => {
+      if (call === 3) await mount(test, disk.path, '-t', 'tmpfs', 'tmpfs');
+    });
+    expect(await disk.delete('t/', {}, context)).toMatchObject({ outcome: 'deleted', objects: 2 });
+    await run('umount', disk.path);
+    mounted.pop();
+    expect(await exists(disk.at('t'))).toBe(false);
+    await rm(disk.at('t'), { recursive: true, force: true });
+  });
+});

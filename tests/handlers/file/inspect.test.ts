@@ -1,0 +1,70 @@
+import { chmodSync } from 'node:fs';
+import { mkdir, stat, symlink } from 'node:fs/promises';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Stopped } from '../../../src/handlers/contract.ts';
+import { inspectAsAnother } from './another-user.ts';
+import { Disk } from './disk.ts';
+
+describe('inspecting', () => {
+  let disk: Disk;
+  beforeEach(async () => {
+    disk = await Disk.create();
+  });
+  afterEach(() => disk.remove());
+
+  const inspect = (path: string) => disk.handler.inspect(disk.cleanup(path), disk.context());
+
+  it('tells what one file would free', async () => {
+    const [path] = await disk.write('a/file');
+    const { blocks } = await stat(path as string);
+    expect(await inspect('a/file')).toEqual({ exists: true, objects: 1, bytes: blocks * 512 });
+  });
+
+  it('takes a link for one object, whatever it points to', async () => {
+    await disk.write('goal/1', 'goal/2');
+    await symlink('goal', disk.at('link'));
+    expect(await inspect('link')).toEqual({ exists: true, objects: 1, bytes: 0 });
+    expect(await inspect('link/')).toEqual({ exists: true, objects: 1, bytes: 0 });
+  });
+
+  it('tells an empty directory from none', async () => {
+    await mkdir(disk.at('t'));
+    expect(await inspect('t/')).toEqual({ exists: true, objects: 0, bytes: 0 });
+    expect(await inspect('u/')).toEqual({ exists: false, objects: 0, bytes: 0 });
+  });
+
+  it('has the words that the dead cleanup would have', async () => {
+    await disk.write('t/file');
+    await symlink('t', disk.at('link'));
+    for (const path of ['t', 't/file/', 'link/file', 'n'.repeat(300), '.afterdelete-root']) {
+      const { problem } = await inspect(path);
+      const result = await disk.delete(path);
+      expect(result.outcome).toBe('dead');
+      expect(problem).toBe('error' in result ? result.error : undefined);
+    }
+    expect(await disk.list()).toEqual(['link', 't', 't/file']);
+  });
+
+  it('foresees what permissions will refuse', async test => {
+    await disk.write('t/open/1', 't/shut/2');
+    chmodSync(disk.at('t/shut'), 0o555);
+    const [tree, single] = [await inspectAsAnother(disk, 't/'), await inspectAsAnother(disk, 't/shut/2')];
+    chmodSync(disk.at('t/shut'), 0o755);
+    if (!tree) return test.skip('no other user can run the handler here');
+    expect(tree).toMatchObject({
+      exists: true,
+      objects: 2,
+      problem: expect.stringMatching(/t\/shut": EACCES/),
+    });
+    expect(single).toMatchObject({ problem: expect.stringMatching(/t\/shut": EACCES/) });
+  });
+
+  it('stops when it is told to', async () => {
+    await disk.write('t/file');
+    for (const calls of [0, 1, 2]) {
+      const context = disk.context();
+      context.stopAfter(calls);
+      await expect(disk.handler.inspect(disk.cleanup('t/'), context)).rejects.toBeInstanceOf(Stopped);
+    }
+  });
+});
