@@ -1,0 +1,54 @@
+/** Runs the built command as users do: a process of its own, with an environment that holds nothing but what is given. */
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+/** The built command; `npm run build` makes it, and so does `npm test`. */
+export const COMMAND = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+
+export type Env = Readonly<Record<string, string | undefined>>;
+
+export interface Outcome {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface CommandOptions {
+  readonly env?: Env;
+  readonly cwd?: string;
+}
+
+/** The command's environment: what a process needs at all, and what the test gives. */
+export function commandEnv(env: Env = {}): NodeJS.ProcessEnv {
+  const { PATH, HOME, TMPDIR } = process.env;
+  const all = { PATH, HOME, TMPDIR, ...env };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
+/** Starts the command; who calls it must see to its end. */
+export function spawnCommand(args: readonly string[], { env, cwd }: CommandOptions = {}) {
+  if (!existsSync(COMMAND)) throw new Error(`${COMMAND} is missing: run \`npm run build\` first`);
+  return spawn(process.execPath, [COMMAND, ...args], {
+    env: commandEnv(env),
+    cwd,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+}
+
+/** Runs the command to its end. */
+export async function runCommand(args: readonly string[], options: CommandOptions = {}): Promise<Outcome> {
+  const child = spawnCommand(args, options);
+  const outcome = { stdout: '', stderr: '' };
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    outcome.stdout += text;
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    outcome.stderr += text;
+  });
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', resolve);
+  });
+  return { code, ...outcome };
+}
