@@ -4,7 +4,7 @@ import type { Env } from '../config/source.ts';
 import { type Config, credentialsOf, type RootConfig } from '../config.ts';
 import type { Handler } from '../handlers/contract.ts';
 import { createFileHandler } from '../handlers/file/index.ts';
-import { createS3Handler, type S3StoreSettings } from '../handlers/s3/handler.ts';
+import { createS3Handler, type S3StoreSettings } from '../handlers/s3/index.ts';
 import { createReconciler, type Reconciler } from '../reconciler/reconciler.ts';
 
 type HandlerSettings = Pick<Config, 'roots' | 'host' | 'storageTimeout'>;
