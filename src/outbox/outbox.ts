@@ -173,14 +173,14 @@ export class Outbox {
     return await this.#settled(sql<{ id: string }>`
       SELECT id FROM afterdelete.settle_done(${worker}, ${keep}, ${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
         ${rows.map(r => r.outcome)}::text[], ${rows.map(r => r.objects)}::bigint[], ${rows.map(r => r.bytes)}::bigint[],
-        ${rows.map(r => r.note)}::text[]) AS id`);
+        ${rows.map(r => storable(r.note))}::text[]) AS id`);
   }
 
   /** Puts rows back to pending. Returns the ids that the worker still held. */
   async settleBack(rows: readonly (Settlement & { kind: 'back' })[]): Promise<string[]> {
     return await this.#settled(sql<{ id: string }>`
       SELECT id FROM afterdelete.settle_back(${ids(rows)}::bigint[], ${claims(rows)}::bigint[], ${rows.map(r => r.reason)}::text[],
-        ${rows.map(r => r.delay)}::double precision[], ${rows.map(r => r.error)}::text[], ${rows.map(r => r.objects)}::bigint[],
+        ${rows.map(r => r.delay)}::double precision[], ${rows.map(r => storable(r.error))}::text[], ${rows.map(r => r.objects)}::bigint[],
         ${rows.map(r => r.bytes)}::bigint[]) AS id`);
   }
 
@@ -188,7 +188,7 @@ export class Outbox {
   async settleDead(worker: string, rows: readonly (Settlement & { kind: 'dead' })[]): Promise<string[]> {
     return await this.#settled(sql<{ id: string }>`
       SELECT id FROM afterdelete.settle_dead(${worker}, ${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
-        ${rows.map(r => r.error)}::text[], ${rows.map(r => r.objects)}::bigint[], ${rows.map(r => r.bytes)}::bigint[]) AS id`);
+        ${rows.map(r => storable(r.error))}::text[], ${rows.map(r => r.objects)}::bigint[], ${rows.map(r => r.bytes)}::bigint[]) AS id`);
   }
 
   async #settled(query: ReturnType<typeof sql<{ id: string }>>): Promise<string[]> {
@@ -199,7 +199,7 @@ export class Outbox {
   async setPauses(worker: string, pauses: readonly WorkerPause[]): Promise<void> {
     await sql`
       WITH wanted AS (
-        SELECT * FROM unnest(${pauses.map(p => p.store)}::text[], ${pauses.map(p => p.by)}::text[], ${pauses.map(p => p.reason)}::text[])
+        SELECT * FROM unnest(${pauses.map(p => p.store)}::text[], ${pauses.map(p => p.by)}::text[], ${pauses.map(p => storable(p.reason))}::text[])
           AS p (store, paused_by, reason)
       ), ended AS (
         DELETE FROM afterdelete.worker_pause wp
@@ -309,6 +309,16 @@ function claimedRow(row: RawClaim): ClaimedRow {
     waited: row.waited,
     claimedAt: performance.now(),
   };
+}
+
+/** Longest message that is kept, in characters. */
+const LONGEST_MESSAGE = 4_000;
+
+/** A message as PostgreSQL can store it: without NUL and lone surrogates, and not endless. */
+function storable(text: string | null): string | null {
+  if (text === null) return null;
+  const cut = text.length > LONGEST_MESSAGE ? `${text.slice(0, LONGEST_MESSAGE)}…` : text;
+  return cut.replaceAll('\0', '\ufffd').toWellFormed();
 }
 
 const ids = (rows: readonly Settled[]) => rows.map(r => r.row.id);

@@ -24,6 +24,7 @@ export class Housekeeping {
   #claiming = 0;
   #checking: Promise<void> | undefined;
   #busy = false;
+  #again = false;
 
   constructor(options: HousekeepingOptions) {
     this.#options = options;
@@ -46,7 +47,8 @@ export class Housekeeping {
   }
 
   async run(worker: string): Promise<void> {
-    // A slow database must not pile rounds up.
+    // A slow database must not pile rounds up; but what has changed since this one began needs another.
+    this.#again = this.#busy;
     if (this.#busy) return;
     this.#busy = true;
     const { outbox, stores } = this.#options;
@@ -60,6 +62,7 @@ export class Housekeeping {
     } finally {
       this.#busy = false;
     }
+    if (this.#again) await this.run(worker);
   }
 
   async #try(doing: string, work: () => Promise<void>): Promise<void> {

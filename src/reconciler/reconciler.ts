@@ -135,6 +135,7 @@ export class Reconciler {
       storageTimeout,
       margin,
       onChange: () => this.#signal.ring('change'),
+      onPause: () => void this.#lease.beat(),
     });
   }
 

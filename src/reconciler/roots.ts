@@ -17,7 +17,7 @@ export interface RootWatchOptions {
 }
 
 /** How often a root that is not the right one is looked at again, in ms. */
-const RECHECK = { base: 500, cap: 15_000 };
+const RECHECK = { base: 250, cap: 5_000 };
 
 export class RootWatch {
   readonly #options: RootWatchOptions;

@@ -40,8 +40,10 @@ export interface StoreOptions {
   /** Longest a storage call may take, and what must be left of the lease besides, in ms. */
   readonly storageTimeout: number;
   readonly margin: number;
-  /** Room came free, or a pause began or ended: the loop should look again. */
+  /** Room came free, a pause ended, or a row will be due again: the loop should look. */
   readonly onChange: () => void;
+  /** What this worker leaves alone has changed: the record in the database should too. */
+  readonly onPause: () => void;
 }
 
 /** A row in hand. */
@@ -223,7 +225,7 @@ export class Store {
 
   /** What the results say about the store itself. */
   #judge(results: readonly Result[]): void {
-    const { events, onChange } = this.#options;
+    const { events, onChange, onPause } = this.#options;
     const wrong = results.find(result => result.outcome === 'wrong_root');
     const down = results.find(result => result.outcome === 'unavailable');
     if (wrong !== undefined && 'error' in wrong) {
@@ -234,10 +236,12 @@ export class Store {
       if (this.#breaker.failure()) {
         events.emit('store_paused', { store: this.name, by: 'breaker', reason: down.error });
         this.#handBackQueued();
+        onPause();
       }
       onChange();
     } else if (results.some(result => result.outcome !== 'yielded') && this.#breaker.success()) {
       events.emit('store_resumed', { store: this.name, by: 'breaker' });
+      onPause();
       onChange();
     }
   }
@@ -305,7 +309,8 @@ export class Store {
     this.#held.delete(row.id);
     if (held) this.#report(task, settlement);
     else this.#options.events.emit('cleanup_fenced', { id: row.id, target: row.target, store: row.store });
-    if (this.room > 0 || this.inHand === 0) this.#options.onChange();
+    // A row that was put back notifies nobody: only this worker knows when it is due again.
+    if (settlement.kind === 'back' || this.room > 0 || this.inHand === 0) this.#options.onChange();
   }
 
   #report({ row, receipt, ms }: Held, settlement: Settlement): void {
@@ -356,6 +361,7 @@ export class Store {
     else if (this.#rootPaused) {
       this.#rootPaused = false;
       this.#options.events.emit('store_resumed', { store: this.name, by: 'root' });
+      this.#options.onPause();
     }
     this.#options.onChange();
   }
@@ -363,6 +369,7 @@ export class Store {
   #pauseRoot(): void {
     if (!this.#rootPaused) {
       this.#rootPaused = true;
+      this.#options.onPause();
       this.#options.events.emit('store_paused', {
         store: this.name,
         by: 'root',

@@ -3,7 +3,8 @@ import type { Cleanup, Context, Handler, Result } from '../../src/handlers/contr
 
 export type Answer = (cleanup: Cleanup, context: Context) => Result | Promise<Result>;
 
-export interface FakeHandler extends Handler {
+export interface FakeHandler extends Omit<Handler, 'batchSize'> {
+  batchSize: number;
   /** What became of each cleanup, in order of the calls. */
   readonly seen: string[];
   /** The sizes of the batches it was called with. */

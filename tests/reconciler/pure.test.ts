@@ -1,0 +1,213 @@
+import { describe, expect, it } from 'vitest';
+import type { Result } from '../../src/handlers/contract.ts';
+import type { ClaimedRow } from '../../src/outbox/outbox.ts';
+import { bound, fullJitter } from '../../src/reconciler/backoff.ts';
+import { formBatches } from '../../src/reconciler/batch.ts';
+import { Breaker } from '../../src/reconciler/breaker.ts';
+import { outsideMessage, rootOf } from '../../src/reconciler/confine.ts';
+import { Linger } from '../../src/reconciler/linger.ts';
+import { resolveSettings } from '../../src/reconciler/options.ts';
+import { type OutcomePolicy, settlementOf } from '../../src/reconciler/outcome.ts';
+import { Signal } from '../../src/reconciler/signal.ts';
+import { parseTarget } from '../../src/target.ts';
+import { fakeHandler } from '../support/fake-handler.ts';
+
+const row: ClaimedRow = {
+  id: '1',
+  claim: '7',
+  target: 'fake://store/a',
+  store: 'fake://store',
+  pruneParents: 0,
+  attempt: 0,
+  lost: 0,
+  objects: null,
+  bytes: null,
+  waited: 0,
+  claimedAt: 0,
+};
+const policy: OutcomePolicy = { maxAttempts: 3, backoff: { base: 1_000, cap: 60_000 }, slice: 10_000 };
+const calm = { stopping: false, storeWait: 0 };
+const decide = (result: Result, changes: Partial<ClaimedRow> = {}, circumstances = calm) =>
+  settlementOf({ ...row, ...changes }, result, policy, circumstances);
+
+describe('backoff', () => {
+  it('doubles from base to cap, and never leaves them', () => {
+    const options = { base: 1_000, cap: 3_600_000 };
+    expect([1, 2, 3, 12, 13, 5_000].map(n => bound(n, options))).toEqual([
+      1_000, 2_000, 4_000, 2_048_000, 3_600_000, 3_600_000,
+    ]);
+    expect(bound(5_000, { base: 0, cap: 10 })).toBe(0);
+  });
+
+  it('is full jitter: anything from 0 to the bound', () => {
+    const options = { base: 1_000, cap: 10_000 };
+    expect(fullJitter(3, options, () => 0)).toBe(0);
+    expect(fullJitter(3, options, () => 0.5)).toBe(2_000);
+    expect(fullJitter(9, options, () => 1)).toBe(10_000);
+  });
+});
+
+describe('a settlement', () => {
+  const receipt = { objects: 2, bytes: 10 };
+  it('adds up what all slices deleted', () => {
+    expect(decide({ outcome: 'deleted', ...receipt }, { objects: 5, bytes: null })).toMatchObject({
+      objects: 7,
+      bytes: 10,
+    });
+    expect(decide({ outcome: 'yielded', ...receipt }, { objects: 5, bytes: 1 })).toMatchObject({
+      kind: 'back',
+      reason: 'yielded',
+      objects: 7,
+      bytes: 11,
+    });
+  });
+
+  it('of something gone that an earlier slice has deleted from is deleted, not absent', () => {
+    expect(decide({ outcome: 'absent', objects: 0, bytes: null }, { objects: 5 })).toMatchObject({
+      outcome: 'deleted',
+      objects: 5,
+    });
+    expect(decide({ outcome: 'absent', objects: 0, bytes: null })).toMatchObject({
+      outcome: 'absent',
+      objects: 0,
+    });
+  });
+
+  it('of a slice without progress costs an attempt, unless the daemon stops', () => {
+    const idle: Result = { outcome: 'yielded', objects: 0, bytes: null };
+    expect(decide(idle)).toMatchObject({ kind: 'back', reason: 'retry' });
+    expect(decide(idle, {}, { ...calm, stopping: true })).toMatchObject({
+      kind: 'back',
+      reason: 'handed_back',
+    });
+  });
+
+  it('of the last attempt is dead, and says so', () => {
+    expect(decide({ outcome: 'retry', error: 'no', objects: 0, bytes: null }, { attempt: 2 })).toMatchObject({
+      kind: 'dead',
+      error: 'given up after attempt 3 of 3: no',
+    });
+  });
+
+  it('of a store that is down costs no attempt, and comes back when the store is probed', () => {
+    const down: Result = { outcome: 'unavailable', error: 'refused', objects: 0, bytes: null };
+    expect(decide(down, { attempt: 2 }, { ...calm, storeWait: 4_000 })).toMatchObject({
+      kind: 'back',
+      reason: 'blocked',
+      delay: 4_000,
+      error: 'refused',
+    });
+  });
+
+  it('of a blocked row looks again within 5 minutes, however old it is', () => {
+    const blocked: Result = { outcome: 'blocked', error: 'held', objects: 0, bytes: null };
+    expect(decide(blocked)).toMatchObject({ reason: 'blocked', delay: 1_000 });
+    expect(decide(blocked, { waited: 1e9 })).toMatchObject({ delay: 300_000 });
+  });
+});
+
+describe('the breaker', () => {
+  const make = () => {
+    const clock = { now: 0 };
+    return { clock, breaker: new Breaker({ threshold: 3, base: 500, cap: 2_000 }, () => clock.now) };
+  };
+
+  it('opens after three failures in a row, not before', () => {
+    const { breaker } = make();
+    breaker.failure();
+    breaker.failure();
+    breaker.success();
+    expect([breaker.failure(), breaker.failure(), breaker.open]).toEqual([false, false, false]);
+    expect([breaker.failure(), breaker.open, breaker.wait]).toEqual([true, true, 500]);
+  });
+
+  it('waits longer after every failed probe, up to the cap; failures in between tell nothing new', () => {
+    const { breaker, clock } = make();
+    for (let i = 0; i < 3; i++) breaker.failure();
+    const waits: number[] = [];
+    for (let i = 0; i < 4; i++) {
+      waits.push(breaker.wait);
+      breaker.failure();
+      expect(breaker.wait).toBe(waits[i]);
+      clock.now += breaker.wait;
+      expect(breaker.wait).toBe(0);
+      breaker.failure();
+    }
+    expect(waits).toEqual([500, 1_000, 2_000, 2_000]);
+    expect([breaker.success(), breaker.open, breaker.wait]).toEqual([true, false, 0]);
+  });
+});
+
+describe('batches', () => {
+  const task = (target: string) => ({
+    cleanup: { id: target, target: parseTarget(target), root: 'fake://b/', pruneParents: 0, attempt: 0 },
+  });
+  it('hold single targets up to the size, and trees alone', () => {
+    const targets = ['fake://b/1', 'fake://b/2', 'fake://b/t/', 'fake://b/3', 'fake://b/4', 'fake://b/u/'];
+    const batches = formBatches(targets.map(task), 3).map(batch => batch.map(t => t.cleanup.id));
+    expect(batches).toEqual([
+      ['fake://b/1', 'fake://b/2', 'fake://b/3'],
+      ['fake://b/t/'],
+      ['fake://b/4'],
+      ['fake://b/u/'],
+    ]);
+  });
+});
+
+describe('confinement', () => {
+  const roots = ['file:///data/a/', 's3://bucket/x/'];
+  it('finds the root that a target lies strictly inside', () => {
+    expect(rootOf('file:///data/a/1', roots)).toBe('file:///data/a/');
+    expect(rootOf('file:///data/a/', roots)).toBeUndefined();
+    expect(rootOf('file:///data/ab', roots)).toBeUndefined();
+  });
+  it('says which rule a target breaks', () => {
+    expect(outsideMessage('file:///data/a/', roots)).toContain('is the root file:///data/a/ itself');
+    expect(outsideMessage('file:///data/a/.afterdelete-root', roots)).toContain('marks the root');
+    expect(outsideMessage('file:///etc/passwd', roots)).toContain(
+      'outside every root (file:///data/a/, s3://bucket/x/)',
+    );
+  });
+});
+
+describe('settings', () => {
+  const options = { databaseUrl: 'postgresql://x', handlers: [fakeHandler()], roots: ['fake://b/'] };
+  const resolve = (changes: object) => () => resolveSettings({ ...options, ...changes }, async () => []);
+  it.each([
+    [{ roots: [] }, 'roots: expected at least one root'],
+    [{ roots: ['fake://b/x'] }, 'a root ends with a slash'],
+    [{ roots: ['fake://b/', 'fake://b/x/'] }, 'fake://b/x/ inside fake://b/'],
+    [{ roots: ['gs://b/'] }, 'a scheme that a handler deletes (fake:)'],
+    [{ prefetch: 0 }, 'prefetch: expected a whole number from 1, got 0'],
+    [{ retryBase: 10, retryCap: 5 }, 'retryBase: expected at most retryCap (5), got 10'],
+    [{ lease: 10 }, 'lease: expected at least 1000 milliseconds, got 10'],
+  ])('%j is refused: %s', (changes, message) => {
+    expect(resolve(changes)).toThrow(message);
+  });
+  it('leave enough of the lease for the longest storage call after a heartbeat', () => {
+    const { storageTimeout, margin, lease } = resolve({})();
+    expect(storageTimeout + margin).toBeLessThan((lease * 3) / 4);
+  });
+});
+
+it('the linger ends NOTIFY while rows come fast, and not when they come slowly', () => {
+  const clock = { now: 0 };
+  const linger = new Linger(() => clock.now);
+  linger.claimed(1);
+  expect(linger.pause).toBe(0);
+  linger.claimed(100);
+  expect(linger.pause).toBeGreaterThan(0);
+  clock.now += 1_000;
+  expect(linger.pause).toBe(0);
+});
+
+it('a signal that rings while nobody waits ends the next wait', async () => {
+  const signal = new Signal<string>();
+  signal.ring('a');
+  signal.ring('b');
+  expect(await signal.wait(60_000)).toBe('a');
+  expect(await signal.wait(0)).toBeUndefined();
+  const waiting = signal.wait(60_000);
+  signal.ring('c');
+  expect(await waiting).toBe('c');
+});

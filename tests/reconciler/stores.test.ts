@@ -1,0 +1,298 @@
+import { describe, expect, it } from 'vitest';
+import type { Result } from '../../src/handlers/contract.ts';
+import { StorageError } from '../../src/handlers/contract.ts';
+import { createDatabase } from '../support/database.ts';
+import { DELETED, fakeHandler } from '../support/fake-handler.ts';
+import { countEvents, nextEvent, testReconciler, until } from '../support/reconciler.ts';
+
+const failure = (
+  outcome: 'retry' | 'blocked' | 'dead' | 'unavailable' | 'wrong_root',
+  error = 'because',
+): Result => ({
+  outcome,
+  error,
+  objects: 0,
+  bytes: null,
+});
+
+/** A promise and the function that resolves it. */
+function gate(): { open: () => void; passed: Promise<void> } {
+  let open = () => {};
+  const passed = new Promise<void>(resolve => {
+    open = resolve;
+  });
+  return { open, passed };
+}
+
+describe('a store that is down', () => {
+  it('is paused after a few failures, probed by one row, and costs no attempts', async () => {
+    const db = await createDatabase();
+    let down = true;
+    const handler = fakeHandler(() => (down ? failure('unavailable', 'connection refused') : DELETED));
+    handler.batchSize = 1;
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler] });
+    const paused = nextEvent(reconciler, 'store_paused');
+    await db.sql(
+      "INSERT INTO afterdelete.pending_file_cleanup (target) SELECT 'fake://store/' || i FROM generate_series(1, 100) i",
+    );
+    await reconciler.start();
+    expect(await paused).toEqual({ store: 'fake://store', by: 'breaker', reason: 'connection refused' });
+    const probed = handler.seen.length;
+    // Its rows are to be seen, with the reason, and the pause is on record.
+    await until(
+      async () => (await db.sql("SELECT FROM afterdelete.stuck WHERE reason = 'paused'")).length === 100,
+      'the paused rows',
+    );
+    const [stuck] = await db.sql<{ last_error: string }>('SELECT last_error FROM afterdelete.stuck LIMIT 1');
+    expect(stuck?.last_error).toContain('paused by breaker');
+    expect(stuck?.last_error).toContain('connection refused');
+    const [backlog] = await db.sql('SELECT paused, pending::int, running::int FROM afterdelete.backlog');
+    expect(backlog).toEqual({ paused: true, pending: 100, running: 0 });
+    // Two more probes: one row each.
+    await countEvents(reconciler, 'cleanup_blocked', 2);
+    expect(handler.seen.length - probed).toBeLessThanOrEqual(3);
+    const all = countEvents(reconciler, 'cleanup_done', 100);
+    const resumed = nextEvent(reconciler, 'store_resumed');
+    down = false;
+    expect(await resumed).toEqual({ store: 'fake://store', by: 'breaker' });
+    await all;
+    const rows = await db.sql('SELECT DISTINCT outcome, attempt FROM afterdelete.done_file_cleanup');
+    expect(rows).toEqual([{ outcome: 'deleted', attempt: 1 }]);
+  });
+
+  it('does not hold up another store', async () => {
+    const db = await createDatabase();
+    const handler = fakeHandler(({ target }) =>
+      target.authority === 'down' ? failure('unavailable') : DELETED,
+    );
+    const reconciler = testReconciler({
+      databaseUrl: db.url,
+      handlers: [handler],
+      roots: ['fake://down/', 'fake://up/'],
+    });
+    const all = countEvents(reconciler, 'cleanup_done', 50);
+    await db.sql(
+      "INSERT INTO afterdelete.pending_file_cleanup (target) SELECT 'fake://' || s || '/' || i FROM generate_series(1, 50) i, unnest(ARRAY['down', 'up']) s",
+    );
+    await reconciler.start();
+    await all;
+  });
+});
+
+describe('a busy store', () => {
+  it('holds no more rows than its prefetch, and leaves the others alone', async () => {
+    const db = await createDatabase();
+    const { open, passed } = gate();
+    const handler = fakeHandler(async ({ target }) => {
+      if (target.authority === 'slow') await passed;
+      return DELETED;
+    });
+    const reconciler = testReconciler({
+      databaseUrl: db.url,
+      handlers: [handler],
+      roots: ['fake://slow/', 'fake://quick/'],
+      prefetch: 40,
+      concurrency: 4,
+    });
+    await db.sql(
+      "INSERT INTO afterdelete.pending_file_cleanup (target) SELECT 'fake://slow/' || i FROM generate_series(1, 500) i",
+    );
+    const quick = countEvents(reconciler, 'cleanup_done', 20);
+    await reconciler.start();
+    await until(() => handler.seen.length === 4, 'four storage calls in flight');
+    await db.sql(
+      "INSERT INTO afterdelete.pending_file_cleanup (target) SELECT 'fake://quick/' || i FROM generate_series(1, 20) i",
+    );
+    await quick;
+    expect(reconciler.inHand).toBe(40);
+    const [{ running }] = (await db.sql(
+      "SELECT running::int FROM afterdelete.backlog WHERE store = 'fake://slow'",
+    )) as [{ running: number }];
+    expect(running).toBe(40);
+    const all = countEvents(reconciler, 'cleanup_done', 500);
+    open();
+    await all;
+  });
+
+  it('can be given a concurrency of its own', async () => {
+    const db = await createDatabase();
+    const { open, passed } = gate();
+    const handler = fakeHandler(async () => {
+      await passed;
+      return DELETED;
+    });
+    const reconciler = testReconciler({
+      databaseUrl: db.url,
+      handlers: [handler],
+      storeConcurrency: new Map([['fake://store', 3]]),
+    });
+    await db.sql(
+      "INSERT INTO afterdelete.pending_file_cleanup (target) SELECT 'fake://store/' || i FROM generate_series(1, 50) i",
+    );
+    const all = countEvents(reconciler, 'cleanup_done', 50);
+    await reconciler.start();
+    await until(() => handler.seen.length === 3, 'three storage calls in flight');
+    open();
+    await all;
+  });
+});
+
+describe('operators', () => {
+  it('pause a store and resume it, for all daemons', async () => {
+    const db = await createDatabase();
+    const handler = fakeHandler();
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler] });
+    const listening = nextEvent(reconciler, 'listen_restored');
+    await reconciler.start();
+    await listening;
+    const paused = nextEvent(reconciler, 'store_paused');
+    await db.sql("SELECT afterdelete.pause('fake://store', 'maintenance')");
+    expect(await paused).toEqual({ store: 'fake://store', by: 'operator', reason: 'maintenance' });
+    await db.sql("SELECT afterdelete.enqueue('fake://store/a')");
+    const [stuck] = await db.sql<{ reason: string; last_error: string }>('SELECT * FROM afterdelete.stuck');
+    expect(stuck?.reason).toBe('paused');
+    expect(stuck?.last_error).toContain("maintenance; afterdelete.resume('fake://store') ends it");
+    const resumed = nextEvent(reconciler, 'store_resumed');
+    const done = nextEvent(reconciler, 'cleanup_done');
+    await db.sql("SELECT afterdelete.resume('fake://store')");
+    expect(await resumed).toEqual({ store: 'fake://store', by: 'operator' });
+    await done;
+    expect(handler.seen).toEqual(['fake://store/a']);
+  });
+
+  it('that pause a store get back what has not been started', async () => {
+    const db = await createDatabase();
+    const { open, passed } = gate();
+    const handler = fakeHandler(async () => {
+      await passed;
+      return DELETED;
+    });
+    handler.batchSize = 1;
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler], concurrency: 2 });
+    await db.sql(
+      "INSERT INTO afterdelete.pending_file_cleanup (target) SELECT 'fake://store/' || i FROM generate_series(1, 50) i",
+    );
+    await reconciler.start();
+    await until(() => handler.seen.length === 2, 'two storage calls in flight');
+    await db.sql("SELECT afterdelete.pause('fake://store')");
+    await until(() => reconciler.inHand === 2, 'the others handed back');
+    const done = countEvents(reconciler, 'cleanup_done', 2);
+    open();
+    await done;
+    expect(
+      await db.sql('SELECT DISTINCT attempt, last_error, put_back FROM afterdelete.pending_file_cleanup'),
+    ).toEqual([{ attempt: 0, last_error: null, put_back: null }]);
+  });
+});
+
+describe('a target', () => {
+  it.each([
+    ['fake://store/root/', 'is the root fake://store/root/ itself'],
+    ['fake://store/root', 'is the root fake://store/root/ itself'],
+    ['fake://store/elsewhere', 'is outside every root (fake://store/root/)'],
+  ])('%s is dead, nothing is touched, and the message %s', async (target, message) => {
+    const db = await createDatabase();
+    const handler = fakeHandler();
+    const reconciler = testReconciler({
+      databaseUrl: db.url,
+      handlers: [handler],
+      roots: ['fake://store/root/'],
+    });
+    await db.sql('SELECT afterdelete.enqueue($1)', [target]);
+    await reconciler.runOnce();
+    const [dead] = await db.sql<{ last_error: string }>('SELECT * FROM afterdelete.dead_file_cleanup');
+    expect(dead?.last_error).toContain(message);
+    expect(handler.seen).toEqual([]);
+  });
+
+  it("inside another live worker's root is left to that one", async () => {
+    const db = await createDatabase();
+    const [mine, other] = [fakeHandler(), fakeHandler()];
+    const a = testReconciler({ databaseUrl: db.url, handlers: [mine], roots: ['fake://store/a/'] });
+    const b = testReconciler({ databaseUrl: db.url, handlers: [other], roots: ['fake://store/b/'] });
+    await Promise.all([a.start(), b.start()]);
+    const done = Promise.all([countEvents(a, 'cleanup_done', 10), countEvents(b, 'cleanup_done', 10)]);
+    await db.sql(
+      "INSERT INTO afterdelete.pending_file_cleanup (target) SELECT 'fake://store/' || r || '/' || i FROM generate_series(1, 10) i, unnest(ARRAY['a', 'b']) r",
+    );
+    await done;
+    expect(new Set(mine.seen.map(target => target.split('/')[3]))).toEqual(new Set(['a']));
+    expect(new Set(other.seen.map(target => target.split('/')[3]))).toEqual(new Set(['b']));
+    expect(await db.sql('SELECT DISTINCT attempt, outcome FROM afterdelete.done_file_cleanup')).toEqual([
+      { attempt: 1, outcome: 'deleted' },
+    ]);
+  });
+
+  it('of a store that nobody serves waits, to be seen, and is never dead', async () => {
+    const db = await createDatabase();
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()] });
+    await db.sql("SELECT afterdelete.enqueue('other://store/a')");
+    expect(await reconciler.runOnce()).toBe(0);
+    const [stuck] = await db.sql<{ reason: string; last_error: string }>(
+      'SELECT reason, last_error FROM afterdelete.stuck',
+    );
+    expect(stuck).toEqual({
+      reason: 'unserved',
+      last_error: 'no live daemon serves other://store: start one with a root in it',
+    });
+  });
+});
+
+describe('a root with an identity', () => {
+  it('that is not the recorded one pauses the store until it is back, and nothing is touched meanwhile', async () => {
+    const db = await createDatabase();
+    const disk = { identity: '00000000-0000-4000-8000-000000000001' };
+    const other = '00000000-0000-4000-8000-000000000002';
+    const handler = fakeHandler((_, context) =>
+      context.identity('fake://store/') === disk.identity ? DELETED : failure('wrong_root', 'another disk'),
+    );
+    handler.identify = async () => disk.identity;
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler] });
+    await reconciler.start();
+    expect(await db.sql('SELECT root, identity FROM afterdelete.file_root')).toEqual([
+      { root: 'fake://store/', identity: disk.identity },
+    ]);
+
+    const paused = nextEvent(reconciler, 'store_paused');
+    disk.identity = other;
+    await db.sql("SELECT afterdelete.enqueue('fake://store/a')");
+    expect(await paused).toMatchObject({ by: 'root' });
+    await until(
+      async () =>
+        (
+          await db.sql(
+            "SELECT FROM afterdelete.stuck WHERE reason = 'paused' AND last_error LIKE '%paused by root%'",
+          )
+        ).length === 1,
+      'the paused row',
+    );
+    const [{ attempt }] = (await db.sql('SELECT attempt FROM afterdelete.pending_file_cleanup')) as [
+      { attempt: number },
+    ];
+    expect(attempt).toBe(0);
+
+    // A person says: this is the disk now.
+    const done = nextEvent(reconciler, 'cleanup_done');
+    await reconciler.outbox.adoptRoot('fake://store/', other, 'a person');
+    expect(await done).toMatchObject({ outcome: 'deleted', attempt: 1 });
+  });
+
+  it('that cannot be read at the start pauses the store, and the daemon waits for it', async () => {
+    const db = await createDatabase();
+    const disk = { mounted: false };
+    const handler = fakeHandler();
+    handler.identify = async () => {
+      if (!disk.mounted) throw new StorageError('wrong_root', 'no such directory');
+      return '00000000-0000-4000-8000-000000000001';
+    };
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler] });
+    await db.sql("SELECT afterdelete.enqueue('fake://store/a')");
+    const paused = nextEvent(reconciler, 'store_paused');
+    const done = nextEvent(reconciler, 'cleanup_done');
+    await reconciler.start();
+    expect(await paused).toEqual({ store: 'fake://store', by: 'root', reason: 'no such directory' });
+    expect(handler.seen).toEqual([]);
+    disk.mounted = true;
+    await done;
+  });
+});
