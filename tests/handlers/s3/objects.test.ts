@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { createS3Handler } from '../../../src/handlers/s3/handler.ts';
+import { createS3Handler } from '../../../src/handlers/s3/index.ts';
 import { ACCESS_DENIED, INTERNAL_ERROR, SLOW_DOWN, UNAVAILABLE } from '../../s3-server/server.ts';
 import { createTestContext } from '../context.ts';
 import { BUCKET, cleanup, handlerOf, keysBelow, ROOT, setUp, unchecked } from './support.ts';

@@ -1,7 +1,7 @@
 /** A server, a handler and a context for one test, put away after it. */
 import { onTestFinished } from 'vitest';
 import type { Cleanup, Handler, Result } from '../../../src/handlers/contract.ts';
-import { createS3Handler, type S3StoreSettings } from '../../../src/handlers/s3/handler.ts';
+import { createS3Handler, type S3StoreSettings } from '../../../src/handlers/s3/index.ts';
 import { parseTarget } from '../../../src/target.ts';
 import { type RequestRecord, type S3Server, startS3Server } from '../../s3-server/server.ts';
 import { createTestContext, type TestContext } from '../context.ts';
