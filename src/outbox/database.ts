@@ -46,6 +46,11 @@ function discardBroken(pool: pg.Pool): PostgresPool {
     connect: async () => {
       const client = await pool.connect();
       let broken: Error | undefined;
+      // The pool listens on idle connections only: an error between two queries of this one would end the process.
+      const onError = (error: Error) => {
+        broken = error;
+      };
+      client.on('error', onError);
       const query = async (text: string, values: readonly unknown[]) => {
         try {
           return await client.query(text, [...values]);
@@ -54,9 +59,12 @@ function discardBroken(pool: pg.Pool): PostgresPool {
           throw error;
         }
       };
-      return { query, release: () => client.release(broken) } as unknown as Awaited<
-        ReturnType<PostgresPool['connect']>
-      >;
+      const release = () => {
+        client.release(broken);
+        // A connection that is thrown away may report its end more than once, and nobody else listens.
+        if (broken === undefined) client.off('error', onError);
+      };
+      return { query, release } as unknown as Awaited<ReturnType<PostgresPool['connect']>>;
     },
   };
 }

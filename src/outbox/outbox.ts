@@ -272,6 +272,11 @@ export class Outbox {
     return await this.#db.selectFrom('afterdelete.backlog').selectAll().orderBy('store').execute();
   }
 
+  /** Notifies all daemons, as `afterdelete.wake()` does. */
+  async notify(payload: string): Promise<void> {
+    await sql`SELECT pg_notify('afterdelete', ${payload})`.execute(this.#db);
+  }
+
   /** Answers when the database does. */
   async ping(): Promise<void> {
     await sql`SELECT 1`.execute(this.#db);

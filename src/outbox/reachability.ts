@@ -22,7 +22,6 @@ const NETWORK = new Set([
   'ENETDOWN',
   'ENOTFOUND',
   'EAI_AGAIN',
-  'ENOENT',
 ]);
 
 /** What pg and its pool throw without a code. */
@@ -55,7 +54,10 @@ export function connectionProblem(error: unknown, url: string): ConnectionProble
   if (/SSL|SASL|certificate/i.test(error.message) && !(error instanceof pg.DatabaseError)) {
     return refused('Are the password and the sslmode of the connection string right?');
   }
-  if (!NETWORK.has(code) && !UNAVAILABLE.test(code) && !SILENCE.test(error.message)) return undefined;
+  // A Unix socket that is not there: ENOENT, which is said of files too.
+  const noSocket = code === 'ENOENT' && 'syscall' in error && error.syscall === 'connect';
+  if (!noSocket && !NETWORK.has(code) && !UNAVAILABLE.test(code) && !SILENCE.test(error.message))
+    return undefined;
   const hint = UNAVAILABLE.test(code)
     ? 'It answers, but takes no connections now'
     : 'Is it running, and can it be reached from here? Check host and port of DATABASE_URL (and AFTERDELETE_LISTEN_URL)';

@@ -36,6 +36,11 @@ export interface WakeUpOptions {
   /** A direct connection: no transaction pooler in between. */
   readonly url: string;
   readonly applicationName: string;
+  /**
+   * Sends a notification the way writers do: over `DATABASE_URL`. So the nonce also tells when the direct connection leads
+   * to another database, where neither notifications nor keys are of any use.
+   */
+  readonly notify: (payload: string) => Promise<void>;
   /** A row may have come; `payload` is `'pauses'` when a store was paused or resumed. */
   readonly onRing: (payload: string) => void;
   /** Whether notifications arrive, when that changes. */
@@ -137,12 +142,12 @@ export class WakeUp {
           () =>
             reject(
               new Error(
-                `LISTEN hears nothing: a notification to itself did not arrive within ${ANSWER} ms. Is AFTERDELETE_LISTEN_URL a direct connection?`,
+                `LISTEN hears nothing: a notification sent over DATABASE_URL did not arrive within ${ANSWER} ms. AFTERDELETE_LISTEN_URL must be a direct connection (no transaction pooler) to the same database`,
               ),
             ),
           ANSWER,
         );
-        sessions.keys.query('SELECT pg_notify($1, $2)', [CHANNEL, text]).catch(reject);
+        this.#options.notify(text).catch(reject);
       });
     } catch (error) {
       if (this.#sessions === sessions) this.#lost(error);

@@ -99,6 +99,7 @@ export class Reconciler {
       this.#wakeUp = new WakeUp({
         url: settings.listenUrl,
         applicationName,
+        notify: payload => this.outbox.notify(payload),
         onRing: payload => {
           if (payload === 'pauses') void this.#lease.beat();
           this.#signal.ring('ring');
