@@ -43,8 +43,9 @@ COMMENT ON FUNCTION afterdelete.enqueue(text, interval, integer, text) IS
 CREATE FUNCTION afterdelete.confirm(id bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF NOT afterdelete.end_pending(confirm.id, 'confirmed') THEN
-    RAISE EXCEPTION 'cleanup % cannot be confirmed: it is no longer pending', coalesce(confirm.id::text, 'NULL')
+  -- A row that has been in a worker's hands may be pending again with part of the upload gone already.
+  IF NOT afterdelete.end_pending(confirm.id, 'confirmed', untouched => true) THEN
+    RAISE EXCEPTION 'cleanup % cannot be confirmed: it is no longer pending, or has been tried', coalesce(confirm.id::text, 'NULL')
       USING ERRCODE = 'object_not_in_prerequisite_state',
             DETAIL = 'The reservation fell due (or was cancelled) before this transaction: what was uploaded under it is deleted, or about to be.',
             HINT = 'Roll back, upload again under a new reservation with a longer delay, and confirm that one.';
@@ -52,11 +53,13 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION afterdelete.confirm(bigint) IS
-  'Ends a reservation in the caller''s transaction: the upload stays. Raises if the cleanup is no longer pending.';
+  'Ends a reservation in the caller''s transaction: the upload stays. Raises if the cleanup is no longer pending, or a daemon has had it in hand.';
 
-CREATE FUNCTION afterdelete.end_pending(cleanup bigint, why text) RETURNS boolean LANGUAGE sql AS $$
+CREATE FUNCTION afterdelete.end_pending(cleanup bigint, why text, untouched boolean DEFAULT false) RETURNS boolean LANGUAGE sql AS $$
   WITH ended AS (
-    DELETE FROM afterdelete.pending_file_cleanup p WHERE p.id = cleanup RETURNING p.*
+    DELETE FROM afterdelete.pending_file_cleanup p
+     WHERE p.id = cleanup AND (NOT untouched OR (p.first_due_at IS NULL AND p.last_error IS NULL))
+    RETURNING p.*
   ), recorded AS (
     INSERT INTO afterdelete.done_file_cleanup (id, target, outcome, attempt, objects_deleted, bytes_freed, source, actor,
            note, created_at, done_at)
@@ -67,4 +70,6 @@ CREATE FUNCTION afterdelete.end_pending(cleanup bigint, why text) RETURNS boolea
   )
   SELECT EXISTS (SELECT FROM recorded)
 $$;
-COMMENT ON FUNCTION afterdelete.end_pending(bigint, text) IS 'Moves a pending row to done as discarded; false when it is not pending. Used by confirm and cancel.';
+COMMENT ON FUNCTION afterdelete.end_pending(bigint, text, boolean) IS
+  'Moves a pending row (untouched: only one that no daemon has claimed yet) to done as discarded; false when there is none. '
+  'Used by confirm and cancel.';

@@ -88,91 +88,135 @@ COMMENT ON FUNCTION afterdelete.next_due(text[]) IS 'Milliseconds until the next
 
 -- The settles look rows up one by one and delete by ctid: joined the plain way their plan goes quadratic once running
 -- has been analysed while empty. Deleting by ctid also keeps an id that is sent twice from being done twice.
+--
+-- A ctid is that of the statement's snapshot: a row that progress() updates meanwhile stands elsewhere by the time its
+-- lock is granted, and is passed by. So what was not found is looked for again, with a new snapshot. Rows that were
+-- taken over are looked for in vain: rare and cheap.
 
 CREATE FUNCTION afterdelete.settle_done(worker_name text, keep boolean, ids bigint[], claims bigint[], outcomes text[],
   objects bigint[], bytes bigint[], notes text[])
-RETURNS SETOF bigint LANGUAGE sql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
-  WITH settled AS MATERIALIZED (
-    SELECT held.tid, s.outcome, s.objects, s.bytes, s.note
-      FROM unnest(ids, claims, outcomes, objects, bytes, notes) AS s (id, claim, outcome, objects, bytes, note)
-     CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
-                          WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
-  ), gone AS (
-    DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
-    RETURNING r.id, r.target, s.outcome, r.attempt, s.objects, s.bytes, r.source, r.actor, s.note, r.created_at
-  ), recorded AS (
-    INSERT INTO afterdelete.done_file_cleanup (id, target, outcome, attempt, objects_deleted, bytes_freed, source, actor,
-           note, created_at, done_at, worker)
-    SELECT g.id, g.target, g.outcome, g.attempt + 1, g.objects, g.bytes, g.source, g.actor, g.note, g.created_at,
-           clock_timestamp(), worker_name
-      FROM gone g WHERE keep
-  )
-  SELECT g.id FROM gone g
+RETURNS SETOF bigint LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  settled_now integer;
+  left_over integer := cardinality(ids);
+BEGIN
+  FOR look IN 1..3 LOOP
+    RETURN QUERY
+    WITH settled AS MATERIALIZED (
+      SELECT held.tid, s.outcome, s.objects, s.bytes, s.note
+        FROM unnest(ids, claims, outcomes, objects, bytes, notes) AS s (id, claim, outcome, objects, bytes, note)
+       CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
+                            WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
+    ), gone AS (
+      DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
+      RETURNING r.id, r.target, s.outcome, r.attempt, s.objects, s.bytes, r.source, r.actor, s.note, r.created_at
+    ), recorded AS (
+      INSERT INTO afterdelete.done_file_cleanup (id, target, outcome, attempt, objects_deleted, bytes_freed, source, actor,
+             note, created_at, done_at, worker)
+      SELECT g.id, g.target, g.outcome, g.attempt + 1, g.objects, g.bytes, g.source, g.actor, g.note, g.created_at,
+             clock_timestamp(), worker_name
+        FROM gone g WHERE keep
+    )
+    SELECT g.id FROM gone g;
+    GET DIAGNOSTICS settled_now = ROW_COUNT;
+    left_over := left_over - settled_now;
+    EXIT WHEN left_over = 0;
+  END LOOP;
+END
 $$;
 COMMENT ON FUNCTION afterdelete.settle_done(text, boolean, bigint[], bigint[], text[], bigint[], bigint[], text[]) IS
   'Ends claimed rows and writes their audit trail (unless keep is false). Returns the ids that were still held under that claim.';
 
 CREATE FUNCTION afterdelete.settle_back(ids bigint[], claims bigint[], reasons text[], delays double precision[], errors text[],
   objects bigint[], bytes bigint[])
-RETURNS SETOF bigint LANGUAGE sql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET afterdelete.quiet = 'on' AS $$
+RETURNS SETOF bigint LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET afterdelete.quiet = 'on'
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  settled_now integer;
+  left_over integer := cardinality(ids);
+BEGIN
   -- What this worker will not do now, another may at once.
-  SELECT pg_notify('afterdelete', '') WHERE 'handed_back' = ANY (reasons);
-
-  WITH settled AS MATERIALIZED (
-    SELECT held.tid, s.reason, s.delay, s.error, s.objects, s.bytes
-      FROM unnest(ids, claims, reasons, delays, errors, objects, bytes) AS s (id, claim, reason, delay, error, objects, bytes)
-     CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
-                          WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
-  ), gone AS (
-    DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
-    RETURNING r.*, s.reason, s.delay, s.error, s.objects, s.bytes
-  ), back AS (
-    -- A row that its worker brought back in good order did not kill it: lost starts anew.
-    INSERT INTO afterdelete.pending_file_cleanup (id, target, run_at, created_at, first_due_at, prune_parents, source, actor,
-           attempt, lost, put_back, last_error, objects_deleted, bytes_freed)
-    SELECT g.id, g.target, clock_timestamp() + g.delay * interval '1 millisecond', g.created_at, g.first_due_at,
-           g.prune_parents, g.source, g.actor,
-           CASE g.reason WHEN 'retry' THEN g.attempt + 1 ELSE g.attempt END,
-           CASE g.reason WHEN 'handed_back' THEN g.lost ELSE 0 END,
-           nullif(g.reason, 'handed_back'), coalesce(g.error, g.last_error), g.objects, g.bytes
-      FROM gone g
-  )
-  SELECT g.id FROM gone g
+  IF 'handed_back' = ANY (reasons) THEN PERFORM pg_notify('afterdelete', ''); END IF;
+  FOR look IN 1..3 LOOP
+    RETURN QUERY
+    WITH settled AS MATERIALIZED (
+      SELECT held.tid, s.reason, s.delay, s.error, s.objects, s.bytes
+        FROM unnest(ids, claims, reasons, delays, errors, objects, bytes) AS s (id, claim, reason, delay, error, objects, bytes)
+       CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
+                            WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
+    ), gone AS (
+      DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
+      RETURNING r.*, s.reason, s.delay, s.error, s.objects, s.bytes
+    ), back AS (
+      -- A row that its worker brought back in good order did not kill it: lost starts anew.
+      INSERT INTO afterdelete.pending_file_cleanup (id, target, run_at, created_at, first_due_at, prune_parents, source, actor,
+             attempt, lost, put_back, last_error, objects_deleted, bytes_freed)
+      SELECT g.id, g.target, clock_timestamp() + g.delay * interval '1 millisecond', g.created_at, g.first_due_at,
+             g.prune_parents, g.source, g.actor,
+             CASE g.reason WHEN 'retry' THEN g.attempt + 1 ELSE g.attempt END,
+             CASE g.reason WHEN 'handed_back' THEN g.lost ELSE 0 END,
+             nullif(g.reason, 'handed_back'), coalesce(g.error, g.last_error), g.objects, g.bytes
+        FROM gone g
+    )
+    SELECT g.id FROM gone g;
+    GET DIAGNOSTICS settled_now = ROW_COUNT;
+    left_over := left_over - settled_now;
+    EXIT WHEN left_over = 0;
+  END LOOP;
+END
 $$;
 COMMENT ON FUNCTION afterdelete.settle_back(bigint[], bigint[], text[], double precision[], text[], bigint[], bigint[]) IS
   'Moves claimed rows back to pending: retry (an attempt), blocked, yielded or handed_back (none); delays in milliseconds. '
   'Returns the ids that were still held under that claim.';
 
 CREATE FUNCTION afterdelete.settle_dead(worker_name text, ids bigint[], claims bigint[], errors text[], objects bigint[], bytes bigint[])
-RETURNS SETOF bigint LANGUAGE sql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
-  WITH settled AS MATERIALIZED (
-    SELECT held.tid, s.error, s.objects, s.bytes
-      FROM unnest(ids, claims, errors, objects, bytes) AS s (id, claim, error, objects, bytes)
-     CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
-                          WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
-  ), gone AS (
-    DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
-    RETURNING r.*, s.error, s.objects, s.bytes
-  ), dead AS (
-    INSERT INTO afterdelete.dead_file_cleanup (id, target, prune_parents, source, actor, attempt, lost, last_error,
-           objects_deleted, bytes_freed, created_at, first_due_at, died_at, worker)
-    SELECT g.id, g.target, g.prune_parents, g.source, g.actor, g.attempt + 1, g.lost, g.error, g.objects, g.bytes,
-           g.created_at, g.first_due_at, clock_timestamp(), worker_name
-      FROM gone g
-  )
-  SELECT g.id FROM gone g
+RETURNS SETOF bigint LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  settled_now integer;
+  left_over integer := cardinality(ids);
+BEGIN
+  FOR look IN 1..3 LOOP
+    RETURN QUERY
+    WITH settled AS MATERIALIZED (
+      SELECT held.tid, s.error, s.objects, s.bytes
+        FROM unnest(ids, claims, errors, objects, bytes) AS s (id, claim, error, objects, bytes)
+       CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
+                            WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
+    ), gone AS (
+      DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
+      RETURNING r.*, s.error, s.objects, s.bytes
+    ), dead AS (
+      INSERT INTO afterdelete.dead_file_cleanup (id, target, prune_parents, source, actor, attempt, lost, last_error,
+             objects_deleted, bytes_freed, created_at, first_due_at, died_at, worker)
+      SELECT g.id, g.target, g.prune_parents, g.source, g.actor, g.attempt + 1, g.lost, g.error, g.objects, g.bytes,
+             g.created_at, g.first_due_at, clock_timestamp(), worker_name
+        FROM gone g
+    )
+    SELECT g.id FROM gone g;
+    GET DIAGNOSTICS settled_now = ROW_COUNT;
+    left_over := left_over - settled_now;
+    EXIT WHEN left_over = 0;
+  END LOOP;
+END
 $$;
 COMMENT ON FUNCTION afterdelete.settle_dead(text, bigint[], bigint[], text[], bigint[], bigint[]) IS
   'Dead-letters claimed rows. Returns the ids that were still held under that claim.';
 
 CREATE FUNCTION afterdelete.progress(ids bigint[], claims bigint[], objects bigint[], bytes bigint[]) RETURNS void LANGUAGE sql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
-  UPDATE afterdelete.running_file_cleanup r SET objects_deleted = s.objects, bytes_freed = s.bytes
-    FROM unnest(ids, claims, objects, bytes) AS s (id, claim, objects, bytes)
-   WHERE r.id = s.id AND r.claim = s.claim
+  WITH held AS MATERIALIZED (
+    SELECT h.tid, s.objects, s.bytes
+      FROM unnest(ids, claims, objects, bytes) AS s (id, claim, objects, bytes)
+     CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
+                          WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) h
+  )
+  UPDATE afterdelete.running_file_cleanup r SET objects_deleted = held.objects, bytes_freed = held.bytes
+    FROM held WHERE r.ctid = held.tid
 $$;
 COMMENT ON FUNCTION afterdelete.progress(bigint[], bigint[], bigint[], bigint[]) IS
   'Stores how far running rows have come, so that it is not forgotten when their worker vanishes.';

@@ -27,8 +27,8 @@ BEGIN
     made := made + 1;
   END LOOP;
 
-  -- Without a live worker nobody says how long to keep: keep all.
-  SELECT max(w.history) INTO keep FROM afterdelete.worker w;
+  -- Without a live worker nobody says how long to keep: keep all. One that has missed its heartbeats still has its say.
+  SELECT max(w.history) INTO keep FROM afterdelete.worker w HAVING bool_or(w.lease_until > clock_timestamp());
   IF keep IS NULL THEN RETURN; END IF;
   FOR part, day IN
     SELECT c.relname, to_date(right(c.relname, 8), 'YYYYMMDD')

@@ -94,7 +94,10 @@ UNION ALL
 SELECT r.id, 'running', why.reason, r.store, r.target::text, r.attempt,
        statement_timestamp() - r.first_due_at, NULL, l.name,
        CASE why.reason
-         WHEN 'lost' THEN 'its worker has missed its heartbeats: another takes the row over when the lease has ended' || coalesce('; last error: ' || r.last_error, '')
+         WHEN 'lost' THEN CASE
+           WHEN l.lease_until > statement_timestamp() THEN 'runs alone, because ' || r.lost || ' workers vanished with it in hand'
+           ELSE 'its worker has missed its heartbeats, and its lease has ended: another worker takes the row over'
+         END || coalesce('; last error: ' || r.last_error, '')
          WHEN 'overdue' THEN coalesce(r.last_error, 'in hand since ' || date_trunc('second', r.claimed_at) || ', first due more than 15 minutes ago')
          ELSE coalesce(r.last_error, why.reason)
        END,

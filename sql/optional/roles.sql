@@ -14,7 +14,7 @@ $$;
 GRANT USAGE ON SCHEMA afterdelete TO afterdelete_writer, afterdelete_worker, afterdelete_operator, afterdelete_reader;
 
 -- A service: writes cleanups, and ends its own reservations.
-GRANT INSERT (target, run_at, prune_parents, source) ON afterdelete.pending_file_cleanup TO afterdelete_writer;
+GRANT INSERT (target, run_at, prune_parents, source, actor) ON afterdelete.pending_file_cleanup TO afterdelete_writer;
 GRANT SELECT (id) ON afterdelete.pending_file_cleanup TO afterdelete_writer;
 GRANT EXECUTE ON FUNCTION afterdelete.enqueue(text, interval, integer, text), afterdelete.confirm(bigint) TO afterdelete_writer;
 
@@ -23,6 +23,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON afterdelete.pending_file_cleanup, afterd
   afterdelete.worker_pause TO afterdelete_worker;
 GRANT SELECT, INSERT ON afterdelete.done_file_cleanup, afterdelete.dead_file_cleanup, afterdelete.file_root TO afterdelete_worker;
 GRANT SELECT ON afterdelete.migration, afterdelete.store_pause, afterdelete.backlog, afterdelete.stuck TO afterdelete_worker;
+-- What `afterdelete check --adopt` records.
+GRANT UPDATE (identity, recorded_by, recorded_at) ON afterdelete.file_root TO afterdelete_worker;
 GRANT USAGE ON SEQUENCE afterdelete.claim_number TO afterdelete_worker;
 GRANT EXECUTE ON FUNCTION
   afterdelete.register(text, text, text[], text[], interval, interval), afterdelete.heartbeat(bigint, interval), afterdelete.reap(),
