@@ -5,9 +5,6 @@ import { type Database, openDatabase } from '../outbox/database.ts';
 import { assertSchema } from '../outbox/migrate.ts';
 import { type ExitCode, named } from './failure.ts';
 
-/** Adds one command to the program. */
-export type AddCommand = (program: Command) => void;
-
 /** Lets a command's function decide the exit code. */
 export function action<A extends unknown[]>(
   run: (...given: A) => Promise<ExitCode>,

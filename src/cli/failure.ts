@@ -1,6 +1,7 @@
 /** How commands fail: one message for a person, and an exit code. No stack, and no credentials. */
 import { CommanderError } from 'commander';
 import { ConfigError } from '../config.ts';
+import { StorageError } from '../handlers/contract.ts';
 import { connectionProblem } from '../outbox/reachability.ts';
 import { redact } from '../redact.ts';
 
@@ -24,7 +25,8 @@ export class DatabaseFailure extends Error {
 
 /** What a failure of a database is called when it is about the connection; any other error is returned as it is. */
 export function named(error: unknown, url: string): unknown {
-  const problem = connectionProblem(error, url);
+  // Storages have connections and certificates too.
+  const problem = error instanceof StorageError ? undefined : connectionProblem(error, url);
   return problem === undefined ? error : new DatabaseFailure(problem.message, { cause: error });
 }
 

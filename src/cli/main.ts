@@ -2,9 +2,33 @@
 /** The command `afterdelete`: puts its parts together, and turns what they throw into messages and exit codes. */
 import { Command } from 'commander';
 import { VERSION } from '../version.ts';
+import { addCancel } from './cancel.ts';
+import { addCheck } from './check.ts';
+import { addDemo } from './demo.ts';
+import { addDiscard } from './discard.ts';
 import { report } from './failure.ts';
 import { addMigrate } from './migrate.ts';
+import { addPause } from './pause.ts';
+import { addPlan } from './plan.ts';
+import { addResume } from './resume.ts';
+import { addRetry } from './retry.ts';
 import { addRun } from './run.ts';
+import { addStatus } from './status.ts';
+
+/** In the order in which they are needed, which is that of the help. */
+const COMMANDS = [
+  addMigrate,
+  addCheck,
+  addRun,
+  addStatus,
+  addPlan,
+  addRetry,
+  addCancel,
+  addDiscard,
+  addPause,
+  addResume,
+  addDemo,
+];
 
 const program = new Command('afterdelete')
   .description('Deletes files when, and only when, the database rows that hold them are gone.')
@@ -33,7 +57,7 @@ Start here:
   afterdelete status               what waits, and what is stuck`,
   );
 
-for (const add of [addMigrate, addRun]) add(program);
+for (const add of COMMANDS) add(program);
 
 // `afterdelete status | head` closes the pipe early, which is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

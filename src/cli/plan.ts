@@ -1,0 +1,167 @@
+/** `afterdelete plan`: what would be deleted, looked at and not touched. */
+import type { Command } from 'commander';
+import type { Config } from '../config.ts';
+import type { Cleanup, Context, Handler, Inspection } from '../handlers/contract.ts';
+import { type Found, Operators, type PauseLine } from '../outbox/operators.ts';
+import { Outbox } from '../outbox/outbox.ts';
+import { outsideMessage, rootOf } from '../reconciler/confine.ts';
+import { parseTarget } from '../target.ts';
+import { action, print, settingsOf, withDatabase } from './command.ts';
+import { createHandlers, handlerFor } from './compose.ts';
+import type { ExitCode } from './failure.ts';
+import { collectId, nowhere, stateOf } from './ids.ts';
+import { createLookingContext } from './looking.ts';
+import { bytes, counted, duration, moment, plain, shown } from './words.ts';
+
+/** Rows that are shown when no ids are given. */
+const NEXT = 20;
+
+type Pending = Found & { readonly state: 'pending' };
+
+export function addPlan(program: Command): void {
+  program
+    .command('plan')
+    .description('Show what would be deleted, where, and when. Touches nothing.')
+    .argument('[id...]', `numbers of cleanups; default: the next ${NEXT} that fall due`, collectId)
+    .addHelpText(
+      'after',
+      `
+Needs DATABASE_URL and the roots of the daemon that it is about: run it where the
+daemon runs, with its settings. It counts what is there now, which takes long for
+giant trees. 1 when an id is unknown.
+
+Examples:
+  afterdelete plan
+  afterdelete plan 4711`,
+    )
+    .action(
+      action(async (ids: string[] | undefined, _options: unknown, command: Command) => {
+        const config = settingsOf(command);
+        return await withDatabase(config, 'plan', async db => {
+          const operators = new Operators(db);
+          const planner = new Planner(config, new Outbox(db));
+          try {
+            await planner.prepare(await operators.pauses());
+            return ids === undefined || ids.length === 0
+              ? await planNext(operators, planner)
+              : await planThese(ids, operators, planner);
+          } finally {
+            await planner.close();
+          }
+        });
+      }),
+    );
+}
+
+async function planNext(operators: Operators, planner: Planner): Promise<ExitCode> {
+  const rows = await operators.nextPending(NEXT);
+  if (rows.length === 0) print('nothing is pending');
+  for (const row of rows) if (row.state === 'pending') print(...(await planner.describe(row)));
+  return 0;
+}
+
+async function planThese(ids: readonly string[], operators: Operators, planner: Planner): Promise<ExitCode> {
+  const rows = await operators.find(ids);
+  let code: ExitCode = 0;
+  for (const id of ids) {
+    const row = rows.get(id);
+    if (row?.state === 'pending') print(...(await planner.describe(row)));
+    else if (row !== undefined) print(`${id}  ${shown(row.target)}`, `  ${stateOf(row)}`);
+    else {
+      process.stderr.write(`${nowhere(id)}\n`);
+      code = 1;
+    }
+  }
+  return code;
+}
+
+class Planner {
+  readonly #config: Config;
+  readonly #outbox: Outbox;
+  readonly #handlers: readonly Handler[];
+  readonly #roots: readonly string[];
+  #elsewhere: readonly string[] = [];
+  #pauses: readonly PauseLine[] = [];
+  #context: Context | undefined;
+
+  constructor(config: Config, outbox: Outbox) {
+    this.#config = config;
+    this.#outbox = outbox;
+    this.#handlers = createHandlers(config, process.env);
+    this.#roots = config.roots.map(root => root.uri);
+  }
+
+  async prepare(pauses: readonly PauseLine[]): Promise<void> {
+    this.#pauses = pauses.filter(pause => pause.worker === null);
+    this.#elsewhere = await this.#outbox.liveRoots();
+    const identities = new Map<string, string>();
+    for (const root of this.#roots) {
+      const identity = await this.#outbox.rootIdentity(root);
+      if (identity !== undefined) identities.set(root, identity);
+    }
+    this.#context = createLookingContext({ ...this.#config, identities });
+  }
+
+  async close(): Promise<void> {
+    for (const handler of this.#handlers) await handler.close?.();
+  }
+
+  /** Some lines about one row. */
+  async describe(row: Pending): Promise<string[]> {
+    const root = rootOf(row.target, this.#roots);
+    return [
+      `${row.id}  ${shown(row.target)}`,
+      `  when: ${whenDue(row)}${this.#pauseOf(row)}`,
+      ...(root === undefined ? this.#outside(row.target) : await this.#inside(row, root)),
+      '  guard: no watches declared',
+    ];
+  }
+
+  #pauseOf({ store }: Pending): string {
+    const pause = this.#pauses.find(candidate => candidate.store === store);
+    return pause === undefined ? '' : `; but ${plain(store)} is paused by ${pause.by}`;
+  }
+
+  #outside(target: string): string[] {
+    const other = rootOf(target, this.#elsewhere);
+    if (other !== undefined) {
+      return [`  root: none of these settings, but ${plain(other)}, which another live daemon serves`];
+    }
+    return ['  root: none', `  problem: ${plain(outsideMessage(target, this.#roots))}`];
+  }
+
+  async #inside(row: Pending, root: string): Promise<string[]> {
+    const seen = await this.#inspect(row, root);
+    return [
+      `  root: ${root}`,
+      `  deletes: ${describe(seen)}${row.pruneParents > 0 ? `, then up to ${counted(row.pruneParents, 'empty parent')}` : ''}`,
+      ...(seen.problem === undefined ? [] : [`  problem: ${plain(seen.problem)}`]),
+    ];
+  }
+
+  async #inspect(row: Pending, root: string): Promise<Inspection> {
+    const { id, target, attempt, pruneParents } = row;
+    const nothing = { exists: false, objects: 0, bytes: null };
+    if (this.#context === undefined) throw new Error('prepare() comes first');
+    try {
+      const cleanup: Cleanup = { id, target: parseTarget(target), root, pruneParents, attempt };
+      return await handlerFor(root, this.#handlers).inspect(cleanup, this.#context);
+    } catch (error) {
+      // One that cannot be looked at is no reason not to look at the others.
+      return { ...nothing, problem: error instanceof Error ? error.message : String(error) };
+    }
+  }
+}
+
+function whenDue({ dueIn, at, putBack, message }: Pending): string {
+  const after = putBack === null || message === null ? '' : `, after: ${plain(message)}`;
+  if (dueIn === null || at === null) return `never (run_at is infinity)${after}`;
+  return dueIn <= 0
+    ? `now, due for ${duration(-dueIn)}${after}`
+    : `in ${duration(dueIn)}, ${moment(at)}${after}`;
+}
+
+function describe({ exists, objects, bytes: size, problem }: Inspection): string {
+  if (!exists) return problem === undefined ? 'nothing: it is already gone' : 'nothing, as it stands';
+  return `${counted(objects, 'object')}${size === null ? '' : `, ${bytes(size)}`}`;
+}

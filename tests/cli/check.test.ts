@@ -1,0 +1,178 @@
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { startS3Server } from '../s3-server/server.ts';
+import { runCommand } from '../support/command.ts';
+import { startDaemon } from '../support/daemon.ts';
+import { createDatabase } from '../support/database.ts';
+import { createDisk } from '../support/disk.ts';
+
+const OTHER = '11111111-2222-4333-8444-555555555555';
+
+const check = (databaseUrl: string, roots: string, env: Record<string, string> = {}, ...args: string[]) =>
+  runCommand(['check', ...args], { env: { DATABASE_URL: databaseUrl, AFTERDELETE_ROOTS: roots, ...env } });
+
+describe('check', () => {
+  it('finds all well, and marks nothing by itself', async () => {
+    const db = await createDatabase();
+    const disk = createDisk();
+    const { code, stdout, stderr } = await check(db.url, disk.root);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout.split('\n')).toEqual([
+      expect.stringMatching(/^ok {4}database: PostgreSQL 1[5-8]\.\d+$/),
+      'ok    schema: that of this version',
+      'ok    notifications: LISTEN hears',
+      `ok    root ${disk.root}: reachable, not served yet: the first daemon marks it`,
+      'ok    daemons: none runs at the moment',
+      'ok    rows: none is dead, paused or unserved',
+      '',
+    ]);
+    expect(await db.sql('SELECT FROM afterdelete.file_root')).toEqual([]);
+  });
+
+  it('fails without a schema, and without a database still looks at the roots', async () => {
+    const db = await createDatabase({ empty: true });
+    const disk = createDisk();
+    const empty = await check(db.url, disk.root, { AFTERDELETE_LISTEN_URL: 'off' });
+    expect(empty.code).toBe(1);
+    expect(empty.stdout).toContain(
+      'FAIL  schema: the database has no afterdelete schema: run `afterdelete migrate` first',
+    );
+    expect(empty.stdout).toContain('ok    notifications: off, poll only');
+    const away = await check(
+      'postgres://app:hunter2@127.0.0.1:1/app',
+      `${disk.root} ${disk.root.replace(/\/$/, '-no/')}`,
+    );
+    expect(away.code).toBe(1);
+    expect(away.stdout).toMatch(/^FAIL {2}database: the database at 127\.0\.0\.1:1 cannot be reached/);
+    expect(away.stdout).toContain(`ok    root ${disk.root}`);
+    expect(away.stdout).toMatch(/FAIL {2}root .*-no\/: .*missing/);
+    expect(away.stdout + away.stderr).not.toContain('hunter2');
+  });
+
+  it('fails where another database is listened to', async () => {
+    const [db, other] = [await createDatabase(), await createDatabase()];
+    const { code, stdout } = await check(db.url, 's3://bucket/', {
+      AFTERDELETE_LISTEN_URL: other.url,
+      AWS_ENDPOINT_URL_S3: 'http://127.0.0.1:1',
+      AWS_ACCESS_KEY_ID: 'x',
+      AWS_SECRET_ACCESS_KEY: 'hunter2',
+    });
+    expect(code).toBe(1);
+    expect(stdout).toContain('FAIL  notifications: LISTEN hears nothing');
+    expect(stdout).toMatch(/FAIL {2}root s3:\/\/bucket\/: .*127\.0\.0\.1:1/);
+    expect(stdout).not.toContain('hunter2');
+  });
+
+  it('reaches a bucket with the credentials that the file names', async () => {
+    const db = await createDatabase();
+    const disk = createDisk();
+    const s3 = await startS3Server({ buckets: ['bucket'] });
+    onTestFinished(() => s3.stop());
+    const config = disk.at('config.yaml');
+    writeFileSync(
+      config,
+      `roots:
+  - uri: s3://bucket/results/
+    endpoint: ${s3.endpoint}
+    credentials: { accessKeyId: MY_KEY, secretAccessKey: MY_SECRET }
+`,
+    );
+    const env = { DATABASE_URL: db.url, MY_KEY: s3.accessKeyId, MY_SECRET: s3.secretAccessKey };
+    const good = await runCommand(['check', '--config', config], { env });
+    expect(good).toMatchObject({ code: 0, stderr: '' });
+    expect(good.stdout).toContain('ok    root s3://bucket/results/: reachable\n');
+    const bad = await runCommand(['check', '--config', config], {
+      env: { ...env, MY_SECRET: 'wrong-secret' },
+    });
+    expect(bad.code).toBe(1);
+    expect(bad.stdout).toContain('FAIL  root s3://bucket/results/: ');
+    expect(bad.stdout).not.toContain('wrong-secret');
+  });
+
+  it('warns of dead, paused and unserved rows; fails for a store that nobody could serve', async () => {
+    const db = await createDatabase();
+    const disk = createDisk();
+    await db.sql('SELECT afterdelete.enqueue($1)', [`${disk.root}a`]);
+    await db.sql("SELECT afterdelete.pause('file://')");
+    await db.sql(`INSERT INTO afterdelete.dead_file_cleanup (id, target, attempt, last_error, created_at, died_at)
+      VALUES (5, 's3://a/dead', 1, 'denied', now(), now())`);
+    const warned = await check(db.url, disk.root);
+    expect(warned.code).toBe(0);
+    expect(warned.stdout).toContain(
+      'warn  store file://: 1 row waiting, and no live daemon serves it: start one',
+    );
+    expect(warned.stdout).toContain('warn  store file://: paused');
+    expect(warned.stdout).toContain('warn  store s3://a: 1 dead row');
+    await db.sql("SELECT afterdelete.enqueue('s3://nobody/a')");
+    const failed = await check(db.url, disk.root);
+    expect(failed.code).toBe(1);
+    expect(failed.stdout).toContain('FAIL  store s3://nobody: 1 row waiting, and neither a live daemon');
+  });
+});
+
+describe('check --adopt', () => {
+  it('records another disk as the right one, and a daemon goes on with it', async () => {
+    const db = await createDatabase();
+    const disk = createDisk();
+    const mark = disk.at('.afterdelete-root');
+    const daemon = startDaemon({ databaseUrl: db.url, roots: [disk.root] });
+    await daemon.waitFor('started');
+    await daemon.stop();
+    const first = readFileSync(mark, 'utf8').trim();
+    writeFileSync(mark, `${OTHER}\n`);
+    const failed = await check(db.url, disk.root);
+    expect(failed.code).toBe(1);
+    expect(failed.stdout).toContain(`--adopt ${disk.root}`);
+
+    const adopted = await check(db.url, disk.root, {}, '--adopt', disk.root);
+    expect(adopted).toMatchObject({ code: 0, stderr: '' });
+    expect(adopted.stdout).toBe(
+      `${disk.root} is recorded as what is there now\n  before: ${first}\n  now:    ${OTHER}\n`,
+    );
+    expect(await check(db.url, disk.root)).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining(`ok    root ${disk.root}: reachable, and the recorded disk (${OTHER})`),
+    });
+    expect(await check(db.url, disk.root, {}, '--adopt', disk.root)).toMatchObject({
+      code: 0,
+      stdout: `${disk.root} is the recorded disk already: ${OTHER}\n`,
+    });
+
+    const target = disk.write('a');
+    const again = startDaemon({ databaseUrl: db.url, roots: [disk.root] });
+    await db.sql('SELECT afterdelete.enqueue($1)', [target]);
+    await again.waitFor('cleanup_done', line => line.target === target);
+  });
+
+  it('marks a disk that has no mark', async () => {
+    const db = await createDatabase();
+    const disk = createDisk();
+    await db.sql("INSERT INTO afterdelete.file_root VALUES ($1, $2, 'me')", [disk.root, OTHER]);
+    const { code, stdout } = await check(db.url, disk.root, {}, '--adopt', disk.root);
+    expect(code).toBe(0);
+    const now = readFileSync(disk.at('.afterdelete-root'), 'utf8').trim();
+    expect(stdout).toContain(`before: ${OTHER}\n  now:    ${now}\n`);
+    expect(await db.sql('SELECT identity FROM afterdelete.file_root')).toEqual([{ identity: now }]);
+  });
+
+  it('takes only a configured root that carries a mark', async () => {
+    const db = await createDatabase();
+    const disk = createDisk();
+    const roots = `${disk.root} s3://bucket/`;
+    const cases = [
+      { root: 'file:///elsewhere/', says: 'expected a configured root' },
+      { root: disk.root.slice(0, -1), says: `expected a configured root (${disk.root})` },
+      { root: 's3://bucket/', says: 'needs no mark' },
+    ];
+    for (const { root, says } of cases) {
+      const { code, stderr } = await check(db.url, roots, {}, '--adopt', root);
+      expect(code).toBe(2);
+      expect(stderr).toContain(says);
+    }
+    rmSync(disk.path, { recursive: true });
+    const gone = await check(db.url, disk.root, {}, '--adopt', disk.root);
+    expect(gone.code).toBe(1);
+    expect(gone.stderr).toMatch(/^error: the root .* is missing/);
+    expect(await db.sql('SELECT FROM afterdelete.file_root')).toEqual([]);
+  });
+});

@@ -1,0 +1,83 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { runCommand } from '../support/command.ts';
+import { startDaemon } from '../support/daemon.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDisk } from '../support/disk.ts';
+
+/** A root that a daemon has served, so that its mark is there and on record. */
+async function createServedRoot() {
+  const db = await createDatabase();
+  const disk = createDisk();
+  const daemon = startDaemon({ databaseUrl: db.url, roots: [disk.root] });
+  await daemon.waitFor('started');
+  await daemon.stop();
+  return { db, disk };
+}
+
+const plan = (db: TestDatabase, root: string, ...ids: string[]) =>
+  runCommand(['plan', ...ids], { env: { DATABASE_URL: db.url, AFTERDELETE_ROOTS: root } });
+
+const enqueue = (db: TestDatabase, target: string, delay = '0') =>
+  db.sql('SELECT afterdelete.enqueue($1, $2)', [target, delay]);
+
+describe('plan', () => {
+  it('shows what would be deleted, and touches nothing', async () => {
+    const { db, disk } = await createServedRoot();
+    disk.write('tree/a', 'x'.repeat(5000));
+    disk.write('tree/b/c', 'x'.repeat(5000));
+    await enqueue(db, `${disk.root}later`, '2 hours');
+    await enqueue(db, `${disk.root}tree/`);
+    await enqueue(db, disk.write('folder/file').replace(/\/file$/, ''));
+    await enqueue(db, 'file:///somewhere/else');
+    const before = await db.sql('SELECT * FROM afterdelete.pending_file_cleanup ORDER BY id');
+    const { code, stdout, stderr } = await plan(db, disk.root);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const [tree, folder, outside, later] = stdout.split(/\n(?=\d)/).map(text => text.trim().split('\n'));
+    expect(tree).toEqual([
+      `2  "${disk.root}tree/"`,
+      expect.stringMatching(/^ {2}when: now, due for \d+s$/),
+      `  root: ${disk.root}`,
+      expect.stringMatching(/^ {2}deletes: 2 objects, \d+(\.\d+)? KiB$/),
+      '  guard: no watches declared',
+    ]);
+    expect(folder?.join('\n')).toMatch(/problem: .*directory/);
+    expect(outside?.join('\n')).toMatch(/root: none\n {2}problem: .*outside every root/);
+    expect(later?.join('\n')).toMatch(
+      /when: in 1h 59m, \d{4}-.*Z\n.*\n {2}deletes: nothing: it is already gone/,
+    );
+    expect(await db.sql('SELECT * FROM afterdelete.pending_file_cleanup ORDER BY id')).toEqual(before);
+    expect(readFileSync(disk.at('tree/b/c'), 'utf8')).toHaveLength(5000);
+  });
+
+  it('of ids that are not pending says in which state they are; an unknown one is a failure', async () => {
+    const { db, disk } = await createServedRoot();
+    await db.sql(`INSERT INTO afterdelete.dead_file_cleanup (id, target, attempt, last_error, created_at, died_at)
+      VALUES (5, 's3://a/dead', 1, 'denied', now(), now())`);
+    await enqueue(db, `${disk.root}a`);
+    expect(await plan(db, disk.root, '1', '5')).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('5  "s3://a/dead"\n  it is dead: denied\n'),
+    });
+    const { code, stdout, stderr } = await plan(db, disk.root, '1', '77');
+    expect(code).toBe(1);
+    expect(stdout).toContain('deletes: nothing: it is already gone');
+    expect(stderr).toContain('there is no cleanup 77');
+  });
+
+  it('writes no mark into a root that no daemon has served', async () => {
+    const db = await createDatabase();
+    const disk = createDisk();
+    await enqueue(db, disk.write('a'));
+    const { code, stdout } = await plan(db, disk.root);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/problem: nothing is recorded for the root/);
+    expect(existsSync(disk.at('.afterdelete-root'))).toBe(false);
+    expect(existsSync(disk.at('a'))).toBe(true);
+  });
+
+  it('says that nothing is pending', async () => {
+    const db = await createDatabase();
+    expect(await plan(db, 'file:///tmp/x/')).toEqual({ code: 0, stdout: 'nothing is pending\n', stderr: '' });
+  });
+});
