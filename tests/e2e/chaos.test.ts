@@ -1,0 +1,27 @@
+import { expect, it } from 'vitest';
+import { playChaos } from '../support/chaos.ts';
+
+const ROWS = 1_000;
+
+it('three daemons, one killed every two seconds, PostgreSQL crashed once: all is gone, each row done once', {
+  timeout: 90_000,
+}, async () => {
+  const { kills, seconds, ...report } = await playChaos({
+    rows: ROWS,
+    transactions: 8,
+    pace: 700,
+    daemons: 3,
+    killEvery: 2_000,
+    lease: '3s',
+    patience: 60_000,
+  });
+  expect(report).toEqual({
+    targetsLeft: 0,
+    neighboursLost: 0,
+    done: ROWS,
+    ids: ROWS,
+    dead: [],
+    elsewhere: 0,
+  });
+  expect(kills).toBeGreaterThanOrEqual(2);
+});
