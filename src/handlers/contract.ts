@@ -32,7 +32,13 @@ export type Result =
    * `deleted`: gone, by this run. `absent`: it was already gone, which is success.
    * `yielded`: unfinished, because its time slice ended or the daemon stops; to be gone on with later.
    */
-  | (Receipt & { readonly outcome: 'deleted' | 'absent' | 'yielded'; readonly note?: string })
+  | (Receipt & { readonly outcome: 'deleted' | 'absent'; readonly note?: string })
+  | (Receipt & {
+      readonly outcome: 'yielded';
+      readonly note?: string;
+      /** Whether it has come any further; default: whether it has deleted objects. A slice without progress costs an attempt. */
+      readonly progressed?: boolean;
+    })
   /**
    * `retry`: may succeed later. `blocked`: not now, no fault of its own. `dead`: no retry can mend it.
    * `unavailable`: the store does not answer; counts against the store, not against the cleanup.
@@ -51,6 +57,7 @@ export interface Context {
   /**
    * Runs one storage call: waits for one of the store's slots, makes sure that the worker still has its lease, and
    * ends the call after the storage timeout (the signal is aborted; a call that ignores it is left behind).
+   * Never call it within itself: with one slot, the inner call would wait for the outer one for ever.
    * @throws Stopped when the work must end before this call.
    * @throws StorageError of kind `unavailable` when the call takes too long.
    */

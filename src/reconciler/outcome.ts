@@ -1,7 +1,8 @@
-/** What a handler's result means for the row: done, back to pending for a while, or dead. */
-import type { Receipt, Result } from '../handlers/contract.ts';
+/** What an outcome means for the row: done, back to pending for a while, or dead. */
+import type { Receipt } from '../handlers/contract.ts';
 import type { ClaimedRow, Settlement } from '../outbox/outbox.ts';
 import { type BackoffOptions, fullJitter } from './backoff.ts';
+import type { Outcome } from './dispatch.ts';
 
 export interface OutcomePolicy {
   /** Attempts before a row is dead. */
@@ -26,7 +27,7 @@ const BLOCKED_MAX = 5 * 60 * SECOND;
 /** Decides how a row leaves the worker's hands. */
 export function settlementOf(
   row: ClaimedRow,
-  result: Result,
+  result: Outcome,
   policy: OutcomePolicy,
   { stopping, storeWait }: Circumstances,
 ): Settlement {
@@ -49,9 +50,11 @@ export function settlementOf(
       const outcome = result.outcome === 'absent' && (total.objects ?? 0) > 0 ? 'deleted' : result.outcome;
       return { ...total, kind: 'done', outcome, note: result.note ?? null };
     }
+    case 'kept':
+      return { ...total, kind: 'done', outcome: 'kept', note: result.note };
     case 'yielded':
-      if (stopping) return back(result.objects > 0 ? 'yielded' : 'handed_back', 0, null);
-      if (result.objects > 0) return back('yielded', 0, null);
+      if (result.progressed ?? result.objects > 0) return back('yielded', 0, result.note ?? null);
+      if (stopping) return back('handed_back', 0, null);
       return failed(`its time slice of ${policy.slice / SECOND} s ended before anything was deleted`);
     case 'blocked':
       // Young rows are looked at often, old ones rarely.

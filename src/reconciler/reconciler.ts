@@ -196,7 +196,6 @@ export class Reconciler {
     while (!this.#tenure.stopping) {
       try {
         await this.#turn();
-        this.#trouble = undefined;
         wait = TROUBLE_MIN;
       } catch (error) {
         if (this.#tenure.stopping) return;
@@ -227,6 +226,8 @@ export class Reconciler {
     if (this.#suspects) await this.#runSuspects();
 
     const { rows, full } = await this.#claim();
+    // Here, not when the turn is over: it may sleep for as long as a safety poll, and all is well meanwhile.
+    this.#trouble = undefined;
     this.#linger.claimed(rows);
     if (full) {
       void this.#wakeUp?.disarm();

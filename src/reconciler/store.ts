@@ -3,11 +3,11 @@ import type { EventEmitter } from 'node:events';
 import pLimit, { type LimitFunction } from 'p-limit';
 import {
   type Cleanup,
+  type Context,
   type Handler,
   NOTHING,
   type Receipt,
   type Result,
-  resultOf,
 } from '../handlers/contract.ts';
 import type { ClaimedRow, Outbox, Settlement, WorkerPause } from '../outbox/outbox.ts';
 import { parseTarget } from '../target.ts';
@@ -15,10 +15,12 @@ import { formBatches } from './batch.ts';
 import { Breaker } from './breaker.ts';
 import { outsideMessage, rootOf } from './confine.ts';
 import { createContext, type Tenure } from './context.ts';
+import { dispatch, type Outcome } from './dispatch.ts';
 import type { ReconcilerEvents } from './events.ts';
 import type { Guard } from './guard.ts';
 import type { Lease } from './lease.ts';
 import { handBack, type OutcomePolicy, settlementOf, totalOf } from './outcome.ts';
+import { type Run, report } from './report.ts';
 import { RootWatch } from './roots.ts';
 import type { Settler } from './settler.ts';
 
@@ -50,10 +52,10 @@ export interface StoreOptions {
 interface Held {
   readonly row: ClaimedRow;
   readonly tenure: Tenure;
+  /** How far it has come, while it runs. */
   progress: Receipt;
-  /** What this run deleted, and how long its batch took in the handler; known once it has run. */
-  receipt: Receipt;
-  ms: number;
+  /** What this run did, once it has run. */
+  run: Run;
 }
 
 type Task = Held & { readonly cleanup: Cleanup };
@@ -128,7 +130,7 @@ export class Store {
     const tasks: Task[] = [];
     const foreign: ClaimedRow[] = [];
     for (const row of rows) {
-      const held: Held = { row, tenure, progress: NOTHING, receipt: NOTHING, ms: 0 };
+      const held: Held = { row, tenure, progress: NOTHING, run: { receipt: NOTHING, ms: 0 } };
       this.#held.set(row.id, held);
       const root = rootOf(row.target, this.#options.roots);
       if (root === undefined) {
@@ -156,47 +158,30 @@ export class Store {
     }
   }
 
-  /** Guard, handler, settle: the way of a batch. */
+  /** Carries a batch out and has it settled. */
   async #run(batch: readonly Task[]): Promise<void> {
     const [first] = batch;
     if (first === undefined || first.tenure.ended) return;
     if (first.tenure.stopping || this.#rootPaused) return this.#handBack(batch);
-    const { events, guard } = this.#options;
-    let verdicts: Awaited<ReturnType<Guard>>;
-    try {
-      verdicts = await guard(batch.map(task => task.cleanup));
-      if (verdicts.length !== batch.length)
-        throw new Error(`the guard gave ${verdicts.length} verdicts for ${batch.length} cleanups`);
-    } catch (error) {
-      events.emit('trouble', {
-        doing: `asking the guard about ${batch.length} cleanups of ${this.name}`,
-        error,
-      });
-      const reason = `the guard cannot be asked: ${error instanceof Error ? error.message : String(error)}`;
-      for (const task of batch) this.#settle(task, { ...NOTHING, outcome: 'blocked', error: reason });
-      return;
-    }
-    const free: Task[] = [];
-    batch.forEach((task, i) => {
-      const verdict = verdicts[i];
-      if (verdict === undefined || verdict.verdict === 'go') free.push(task);
-      else if (verdict.verdict === 'kept') this.#keep(task, verdict.reason);
-      else this.#settle(task, { ...NOTHING, outcome: 'blocked', error: verdict.reason });
+    const { guard, handler, events } = this.#options;
+    const cleanups = batch.map(task => task.cleanup);
+    const { outcomes, handled, ms } = await dispatch(cleanups, {
+      guard,
+      handler,
+      context: this.#context(first.tenure),
+      progressOf: id => this.#held.get(id)?.progress ?? NOTHING,
+      onTrouble: (doing, error) => void events.emit('trouble', { doing: `${doing} of ${this.name}`, error }),
     });
-    if (free.length === 0) return;
-    const started = performance.now();
-    const results = await this.#delete(free, first.tenure);
-    const ms = performance.now() - started;
-    this.#judge(results);
-    free.forEach((task, i) => {
-      task.ms = ms;
-      this.#settle(task, results[i] as Result);
+    this.#judge(handled);
+    batch.forEach((task, i) => {
+      task.run = { receipt: outcomes[i] as Outcome, ms };
+      this.#settle(task, outcomes[i] as Outcome);
     });
   }
 
-  async #delete(tasks: readonly Task[], tenure: Tenure): Promise<readonly Result[]> {
-    const { handler, lease, storageTimeout, margin, policy } = this.#options;
-    const context = createContext({
+  #context(tenure: Tenure): Context {
+    const { lease, storageTimeout, margin, policy } = this.#options;
+    return createContext({
       lease,
       tenure,
       slots: this.#slots,
@@ -209,18 +194,6 @@ export class Store {
         if (held !== undefined) held.progress = receipt;
       },
     });
-    try {
-      const results = await handler.delete(
-        tasks.map(task => task.cleanup),
-        context,
-      );
-      if (results.length === tasks.length) return results;
-      throw new Error(
-        `the handler of ${handler.scheme}: gave ${results.length} results for ${tasks.length} cleanups`,
-      );
-    } catch (error) {
-      return tasks.map(task => resultOf(error, task.progress));
-    }
   }
 
   /** What the results say about the store itself. */
@@ -246,24 +219,11 @@ export class Store {
     }
   }
 
-  #settle(task: Held, result: Result): void {
-    if (task.tenure.ended) return;
-    task.receipt = result;
+  #settle({ row, tenure }: Held, outcome: Outcome): void {
+    if (tenure.ended) return;
     const { policy, settler } = this.#options;
     const storeWait = this.#roots.wait ?? this.#breaker.wait;
-    settler.add(settlementOf(task.row, result, policy, { stopping: task.tenure.stopping, storeWait }));
-  }
-
-  #keep(task: Held, note: string): void {
-    const { row } = task;
-    this.#options.settler.add({
-      kind: 'done',
-      row,
-      outcome: 'kept',
-      note,
-      objects: row.objects,
-      bytes: row.bytes,
-    });
+    settler.add(settlementOf(row, outcome, policy, { stopping: tenure.stopping, storeWait }));
   }
 
   /** Rows inside no root of this worker: another live worker's, or nobody's. */
@@ -307,39 +267,10 @@ export class Store {
     const task = this.#held.get(row.id);
     if (task?.row !== row) return;
     this.#held.delete(row.id);
-    if (held) this.#report(task, settlement);
+    if (held) report(this.#options.events, settlement, task.run);
     else this.#options.events.emit('cleanup_fenced', { id: row.id, target: row.target, store: row.store });
     // A row that was put back notifies nobody: only this worker knows when it is due again.
     if (settlement.kind === 'back' || this.room > 0 || this.inHand === 0) this.#options.onChange();
-  }
-
-  #report({ row, receipt, ms }: Held, settlement: Settlement): void {
-    const { events } = this.#options;
-    const { id, target, store, attempt } = row;
-    const event = { id, target, store, objects: receipt.objects, bytes: receipt.bytes, ms };
-    if (settlement.kind === 'done') {
-      const { outcome, note, objects: totalObjects, bytes: totalBytes } = settlement;
-      const lag = row.waited + performance.now() - row.claimedAt;
-      events.emit('cleanup_done', {
-        ...event,
-        attempt: attempt + 1,
-        outcome,
-        note,
-        totalObjects,
-        totalBytes,
-        lag,
-      });
-    } else if (settlement.kind === 'dead') {
-      events.emit('cleanup_dead', { ...event, attempt: attempt + 1, error: settlement.error });
-    } else {
-      const error = settlement.error ?? '';
-      const nextAttemptAt = new Date(Date.now() + settlement.delay);
-      if (settlement.reason === 'retry')
-        events.emit('cleanup_retry', { ...event, attempt: attempt + 1, error, nextAttemptAt });
-      if (settlement.reason === 'blocked')
-        events.emit('cleanup_blocked', { ...event, attempt, error, nextAttemptAt });
-      if (settlement.reason === 'yielded') events.emit('cleanup_yielded', { ...event, attempt });
-    }
   }
 
   /** The daemon stops: hands back what has not been started. What runs is finished, or yields. */

@@ -213,7 +213,9 @@ class TreeDeletion {
     }
     const worst = this.#worst;
     const cutShort = this.#halted && !(worst && (isStoreDown(worst) || worst.kind === 'wrong_root'));
-    if (cutShort || !worst) return { ...receipt, outcome: 'yielded' };
+    if (cutShort || !worst) {
+      return { ...receipt, outcome: 'yielded', progressed: this.#objects + this.#foldersRemoved > 0 };
+    }
     const others = this.#failures - 1;
     const message =
       others > 0 ? `${worst.message} (and ${others} more like it or less grave)` : worst.message;

@@ -1,0 +1,41 @@
+/** Tells the world what has become of a row, once it is committed. */
+import type { EventEmitter } from 'node:events';
+import type { Receipt } from '../handlers/contract.ts';
+import type { Settlement } from '../outbox/outbox.ts';
+import type { ReconcilerEvents } from './events.ts';
+
+export interface Run {
+  /** What this run deleted. */
+  readonly receipt: Receipt;
+  /** Time in the handler, in ms. */
+  readonly ms: number;
+}
+
+export function report(
+  events: EventEmitter<ReconcilerEvents>,
+  settlement: Settlement,
+  { receipt, ms }: Run,
+): void {
+  const { id, target, store, attempt, waited, claimedAt } = settlement.row;
+  const event = { id, target, store, attempt, objects: receipt.objects, bytes: receipt.bytes, ms };
+  const tried = { ...event, attempt: attempt + 1 };
+  switch (settlement.kind) {
+    case 'done': {
+      const { outcome, note, objects: totalObjects, bytes: totalBytes } = settlement;
+      const lag = waited + performance.now() - claimedAt;
+      events.emit('cleanup_done', { ...tried, outcome, note, totalObjects, totalBytes, lag });
+      return;
+    }
+    case 'dead':
+      events.emit('cleanup_dead', { ...tried, error: settlement.error });
+      return;
+    case 'back': {
+      const error = settlement.error ?? '';
+      const nextAttemptAt = new Date(Date.now() + settlement.delay);
+      if (settlement.reason === 'retry') events.emit('cleanup_retry', { ...tried, error, nextAttemptAt });
+      if (settlement.reason === 'blocked') events.emit('cleanup_blocked', { ...event, error, nextAttemptAt });
+      if (settlement.reason === 'yielded') events.emit('cleanup_yielded', event);
+      return;
+    }
+  }
+}
