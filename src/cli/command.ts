@@ -3,11 +3,11 @@ import type { Command } from 'commander';
 import { type Config, type LoadOptions, loadConfig, type Settings } from '../config.ts';
 import { type Database, openDatabase } from '../outbox/database.ts';
 import { assertSchema } from '../outbox/migrate.ts';
-import { type ExitCode, named } from './failure.ts';
+import { named } from './failure.ts';
 
 /** Lets a command's function decide the exit code. */
 export function action<A extends unknown[]>(
-  run: (...given: A) => Promise<ExitCode>,
+  run: (...given: A) => Promise<number>,
 ): (...given: A) => Promise<void> {
   return async (...given) => {
     process.exitCode = await run(...given);

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { action } from './command.ts';
-import { type ExitCode, Failure } from './failure.ts';
+import { Failure } from './failure.ts';
 
 /** The same from `src/cli/` and from `dist/cli/`. */
 const DEMO = new URL('../../examples/demo/main.ts', import.meta.url);
@@ -23,7 +23,8 @@ Example:
     .action(action(runDemo));
 }
 
-async function runDemo(): Promise<ExitCode> {
+/** Its exit code is the command's: 128 and more when a signal ended it. */
+async function runDemo(): Promise<number> {
   const missing = 'the demo needs a checkout of afterdelete with its development dependencies';
   if (!existsSync(DEMO)) {
     throw new Failure(
@@ -32,7 +33,7 @@ async function runDemo(): Promise<ExitCode> {
   }
   try {
     const { runDemo } = (await import(DEMO.href)) as { runDemo: () => Promise<number> };
-    return (await runDemo()) === 0 ? 0 : 1;
+    return await runDemo();
   } catch (error) {
     if ((error as { code?: unknown }).code !== 'ERR_MODULE_NOT_FOUND') throw error;
     throw new Failure(

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { startS3Server } from '../s3-server/server.ts';
 import { runCommand } from '../support/command.ts';
 import { startDaemon } from '../support/daemon.ts';
 import { createDatabase, databaseUrl } from '../support/database.ts';
@@ -51,7 +52,46 @@ describe('run', () => {
     });
   });
 
-  it('tells of retries, blocks and deaths with the fields of the contract', async () => {
+  it('tells of retries, and of a store that does not answer, with the fields of the contract', async () => {
+    const db = await createDatabase();
+    const s3 = await startS3Server({ buckets: ['bucket'] });
+    onTestFinished(() => s3.stop());
+    const daemon = startDaemon({
+      databaseUrl: db.url,
+      roots: ['s3://bucket/results/'],
+      env: {
+        AWS_ENDPOINT_URL_S3: s3.endpoint,
+        AWS_ACCESS_KEY_ID: s3.accessKeyId,
+        AWS_SECRET_ACCESS_KEY: s3.secretAccessKey,
+        AFTERDELETE_RETRY_BASE: '1ms',
+        AFTERDELETE_RETRY_CAP: '10ms',
+      },
+    });
+    s3.buckets.put('bucket', 'results/a', 'content');
+    let failures = 1;
+    s3.faults.perKey(() => (failures-- > 0 ? { code: 'InternalError' } : undefined));
+    await db.sql("SELECT afterdelete.enqueue('s3://bucket/results/a')");
+    const retry = await daemon.waitFor('cleanup_retry');
+    expect(retry).toMatchObject({ id: '1', target: 's3://bucket/results/a', attempt: 1 });
+    expect(retry.error).toEqual(expect.any(String));
+    expect(Number.isNaN(Date.parse(String(retry.next_attempt_at)))).toBe(false);
+    expect(await daemon.waitFor('cleanup_done')).toMatchObject({
+      attempt: 2,
+      objects_deleted: 1,
+      bytes_freed: null,
+    });
+
+    await s3.stop();
+    await db.sql("SELECT afterdelete.enqueue('s3://bucket/results/' || i) FROM generate_series(1, 10) i");
+    expect(await daemon.waitFor('cleanup_blocked')).toMatchObject({ attempt: 0, error: expect.any(String) });
+    expect(await daemon.waitFor('store_paused')).toMatchObject({ store: 's3://bucket', by: 'breaker' });
+    await s3.start();
+    await daemon.waitFor('store_resumed', line => line.by === 'breaker');
+    await daemon.count('cleanup_done', 11);
+    expect(JSON.stringify(daemon.lines)).not.toContain(s3.secretAccessKey);
+  });
+
+  it('tells of deaths and of pauses by people, with the fields of the contract', async () => {
     const db = await createDatabase();
     const disk = createDisk();
     const target = disk.write('folder/file').replace(/\/file$/, '');
@@ -119,13 +159,14 @@ describe('run', () => {
     const daemon = startDaemon({ databaseUrl: url.href, roots: [disk.root] });
     await daemon.waitFor('database_unreachable');
     proxy.removeAllListeners('connection');
-    const { connect } = await import('node:net');
     proxy.on('connection', socket => {
       const server = connect(real);
       socket.on('error', () => server.destroy()).pipe(server);
       server.on('error', () => socket.destroy()).pipe(socket);
     });
     await daemon.waitFor('started');
+    await db.sql('SELECT afterdelete.enqueue($1)', [disk.write('a')]);
+    await daemon.waitFor('cleanup_done');
     expect((await daemon.get('/readyz')).status).toBe(200);
     await daemon.stop();
   });

@@ -27,9 +27,13 @@ export function commandEnv(env: Env = {}): NodeJS.ProcessEnv {
 }
 
 /** Starts the command; who calls it must see to its end. */
-export function spawnCommand(args: readonly string[], { env, cwd }: CommandOptions = {}) {
-  if (!existsSync(COMMAND)) throw new Error(`${COMMAND} is missing: run \`npm run build\` first`);
-  return spawn(process.execPath, [COMMAND, ...args], {
+export function spawnCommand(args: readonly string[], options: CommandOptions = {}) {
+  return spawnProgram(COMMAND, args, options);
+}
+
+function spawnProgram(program: string, args: readonly string[], { env, cwd }: CommandOptions) {
+  if (!existsSync(program)) throw new Error(`${program} is missing: run \`npm run build\` first`);
+  return spawn(process.execPath, [program, ...args], {
     env: commandEnv(env),
     cwd,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -37,8 +41,17 @@ export function spawnCommand(args: readonly string[], { env, cwd }: CommandOptio
 }
 
 /** Runs the command to its end. */
-export async function runCommand(args: readonly string[], options: CommandOptions = {}): Promise<Outcome> {
-  const child = spawnCommand(args, options);
+export async function runCommand(args: readonly string[], options?: CommandOptions): Promise<Outcome> {
+  return await runProgram(COMMAND, args, options);
+}
+
+/** Runs a program of Node to its end, in the same way. */
+export async function runProgram(
+  program: string,
+  args: readonly string[],
+  options: CommandOptions = {},
+): Promise<Outcome> {
+  const child = spawnProgram(program, args, options);
   const outcome = { stdout: '', stderr: '' };
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     outcome.stdout += text;
