@@ -86,18 +86,22 @@ BEGIN
    WHERE id IN (SELECT w.id FROM afterdelete.worker w WHERE w.lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED);
   GET DIAGNOSTICS workers = ROW_COUNT;
 
-  WITH lost AS (
+  WITH taken AS (
     DELETE FROM afterdelete.running_file_cleanup r
      WHERE r.id IN (SELECT o.id FROM afterdelete.running_file_cleanup o
                      WHERE NOT EXISTS (SELECT FROM afterdelete.worker w WHERE w.id = o.worker)
                        FOR UPDATE SKIP LOCKED)
     RETURNING r.*
+  ), lost AS (
+    -- What it failed with before it was lost for the first time.
+    SELECT t.*, nullif(regexp_replace(t.last_error, '^its worker vanished .*?(; before that: |$)', ''), '') AS before
+      FROM taken t
   ), back AS (
     INSERT INTO afterdelete.pending_file_cleanup (id, target, run_at, created_at, first_due_at, prune_parents, source,
            actor, attempt, lost, put_back, last_error, objects_deleted, bytes_freed)
     SELECT l.id, l.target, clock_timestamp(), l.created_at, l.first_due_at, l.prune_parents, l.source, l.actor, l.attempt,
            l.lost + 1, 'lost', 'its worker vanished with it in hand (' || l.lost + 1 || ' times)'
-             || coalesce('; before that: ' || l.last_error, ''),
+             || coalesce('; before that: ' || l.before, ''),
            l.objects_deleted, l.bytes_freed
       FROM lost l WHERE l.lost + 1 < 6
     RETURNING 1
@@ -107,7 +111,7 @@ BEGIN
     SELECT l.id, l.target, l.prune_parents, l.source, l.actor, l.attempt, l.lost + 1,
            'its worker vanished ' || l.lost + 1 || ' times with it in hand, the last 3 times with nothing else: '
              || 'it seems to kill the daemon. Look at the daemon''s log, then afterdelete.retry(' || l.id || ')'
-             || coalesce('; before that: ' || l.last_error, ''),
+             || coalesce('; before that: ' || l.before, ''),
            l.objects_deleted, l.bytes_freed, l.created_at, l.first_due_at, clock_timestamp()
       FROM lost l WHERE l.lost + 1 >= 6
     RETURNING 1
