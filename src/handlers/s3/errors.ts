@@ -106,7 +106,8 @@ export function failureOf(error: unknown): Failure {
   if (name === 'CredentialsProviderError' || name === 'TokenProviderError') {
     const advice =
       "give the root `credentials`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or the machine's role";
-    return { ...answered, ...meaning('permanent', true, advice) };
+    // Nothing was asked yet, so no row is at fault; a metadata service may be back in a minute.
+    return { ...answered, ...meaning('unavailable', true, advice) };
   }
   // No status means no answer: refused, reset, unknown host, bad certificate, timed out.
   if (status === undefined && isOfTheNetwork(error)) return { ...answered, ...meaning('unavailable', true) };

@@ -1,0 +1,210 @@
+/** The claim loop: the one place that owns time. It claims while there is something to claim, arms, claims again, sleeps. */
+import type { EventEmitter } from 'node:events';
+import { isLeaseLost, isSchemaError } from '../outbox/errors.ts';
+import type { Outbox } from '../outbox/outbox.ts';
+import type { WakeUp } from '../outbox/wake.ts';
+import type { Tenure } from './context.ts';
+import type { ReconcilerEvents } from './events.ts';
+import type { Housekeeping } from './housekeeping.ts';
+import type { Lease } from './lease.ts';
+import { Linger } from './linger.ts';
+import { POLL_ONLY_MAX } from './options.ts';
+import type { Signal } from './signal.ts';
+import type { Store } from './store.ts';
+
+/** `ring`: a row may have come. `change`: room came free, a pause ended, or the loop should stop. */
+export type Ring = 'ring' | 'change';
+
+export interface LoopOptions {
+  readonly outbox: Outbox;
+  readonly lease: Lease;
+  readonly stores: readonly Store[];
+  readonly housekeeping: Housekeeping;
+  /** Left out: poll only. */
+  readonly wakeUp: WakeUp | undefined;
+  readonly signal: Signal<Ring>;
+  readonly events: EventEmitter<ReconcilerEvents>;
+  /** Safety poll, in ms. */
+  readonly poll: number;
+}
+
+/** Waits between tries to arm a store whose key somebody else has, in ms. */
+const ARM_MIN = 5;
+const ARM_FAST_MAX = 200;
+const ARM_SLOW = 1_000;
+/** Waits after a failed claim, in ms. */
+const TROUBLE_MIN = 100;
+const TROUBLE_MAX = 5_000;
+/** Rows that may kill their worker are run alone, so many at a time; then the others have their turn. */
+const SUSPECTS_AT_A_TIME = 100;
+/** Without a ring a suspect's end is looked for so often, in ms. */
+const IDLE_CHECK = 1_000;
+
+export class Loop {
+  readonly #options: LoopOptions;
+  readonly #linger = new Linger();
+  #tenure: Tenure = { ended: false, stopping: false };
+  #suspects = false;
+  #armWait = ARM_MIN;
+  #trouble: string | undefined;
+
+  constructor(options: LoopOptions) {
+    this.#options = options;
+  }
+
+  /** What a worker may do now; a new one after each loss of the lease. */
+  get tenure(): Tenure {
+    return this.#tenure;
+  }
+
+  /** Why the last turn failed, or undefined when it did not. */
+  get trouble(): string | undefined {
+    return this.#trouble;
+  }
+
+  /** Rows wait that must run with nothing else in hand. */
+  suspect(): void {
+    if (this.#suspects) return;
+    this.#suspects = true;
+    this.#options.signal.ring('change');
+  }
+
+  /** Runs until the tenure says that the daemon stops. Never rejects. */
+  async run(): Promise<void> {
+    const { lease, housekeeping, events, signal } = this.#options;
+    let wait = TROUBLE_MIN;
+    while (!this.#tenure.stopping) {
+      try {
+        await this.#turn();
+        this.#trouble = undefined;
+        wait = TROUBLE_MIN;
+      } catch (error) {
+        if (this.#tenure.stopping) return;
+        if (isLeaseLost(error)) {
+          lease.lost();
+          continue;
+        }
+        this.#trouble = error instanceof Error ? error.message : String(error);
+        // Claimed, perhaps, but the answer never came: those rows must not stay ours for ever.
+        housekeeping.doubt();
+        const doing = isSchemaError(error) ? 'claiming (is the schema of another version?)' : 'claiming';
+        events.emit('trouble', { doing, error });
+        await signal.wait(wait * (0.5 + Math.random()));
+        wait = Math.min(2 * wait, TROUBLE_MAX);
+      }
+    }
+  }
+
+  async #turn(): Promise<void> {
+    const { lease, stores, wakeUp, events } = this.#options;
+    if (lease.worker === undefined) {
+      await lease.acquire();
+      this.#tenure = { ended: false, stopping: this.#tenure.stopping };
+    }
+    for (const store of stores) void store.checkRoots();
+    if (this.#suspects) await this.#runSuspects();
+
+    const { full } = await this.claim();
+    if (full) {
+      void wakeUp?.disarm();
+      // With room for more, claim again at once; without, wait until some comes free.
+      if (this.#rooms().size > 0) events.emit('wakeup', { cause: 'full' });
+      else await this.#sleep(this.#poll());
+      return;
+    }
+    const pause = this.#linger.pause;
+    if (pause > 0) {
+      // Rows come so fast that each would be notified: look again soon instead, and spare the writers NOTIFY.
+      await wakeUp?.disarm();
+      await this.#sleep(pause);
+      return;
+    }
+    const served = [...this.#rooms().keys()];
+    const armed = (await wakeUp?.arm(served)) ?? new Set();
+    if (wakeUp?.listening && (await this.claim()).rows > 0) return;
+    await this.#sleep(await this.#sleepTime(served, armed));
+  }
+
+  /** Claims once, as much as there is room for, and hands it to the stores. `full`: some store may have more. */
+  async claim(): Promise<{ rows: number; full: boolean }> {
+    const { outbox, lease, stores, housekeeping } = this.#options;
+    const rooms = this.#rooms();
+    const worker = lease.worker;
+    if (rooms.size === 0 || worker === undefined) return { rows: 0, full: false };
+    const tenure = this.#tenure;
+    const rows = await housekeeping.claiming(() => outbox.claim(worker, rooms));
+    // The lease was lost meanwhile: these rows will be reaped with the others.
+    if (tenure.ended) return { rows: 0, full: false };
+    this.#linger.claimed(rows.length);
+    let full = false;
+    for (const store of stores) {
+      const mine = rows.filter(row => row.store === store.name);
+      full ||= mine.length > 0 && mine.length === rooms.get(store.name);
+      if (mine.length > 0) store.accept(mine, tenure);
+    }
+    return { rows: rows.length, full };
+  }
+
+  #rooms(): Map<string, number> {
+    const rooms = this.#options.stores.map(store => [store.name, store.room] as const);
+    return new Map(rooms.filter(([, room]) => room > 0));
+  }
+
+  /** Rows that were in hand three times when a worker vanished: each with nothing else in hand. */
+  async #runSuspects(): Promise<void> {
+    const { outbox, lease, stores, housekeeping, signal } = this.#options;
+    const tenure = this.#tenure;
+    const over = () => tenure.stopping || tenure.ended;
+    const idle = async () => {
+      while (stores.some(store => store.inHand > 0) && !over()) await signal.wait(IDLE_CHECK);
+    };
+    await idle();
+    this.#suspects = false;
+    for (let i = 0; i < SUSPECTS_AT_A_TIME && !over(); i++) {
+      const worker = lease.worker;
+      const served = [...this.#rooms().keys()];
+      if (worker === undefined || served.length === 0) return;
+      const row = await housekeeping.claiming(() => outbox.claimSuspect(worker, served));
+      if (row === undefined) return;
+      stores.find(store => store.name === row.store)?.accept([row], tenure);
+      await idle();
+    }
+  }
+
+  #poll(): number {
+    const { poll, wakeUp } = this.#options;
+    const longest = wakeUp?.listening ? poll : Math.min(poll, POLL_ONLY_MAX);
+    // Daemons that were started together should not poll together.
+    return longest * (0.9 + 0.1 * Math.random());
+  }
+
+  async #sleepTime(served: readonly string[], armed: ReadonlySet<string>): Promise<number> {
+    const { outbox, stores, wakeUp } = this.#options;
+    const times = [this.#poll()];
+    if (served.length > 0) {
+      const due = await outbox.nextDue(served);
+      // A millisecond later than PostgreSQL's microseconds say, or it would wake up just too early.
+      if (due !== undefined) times.push(Math.max(1, due + 1));
+    }
+    for (const { wait } of stores) if (wait !== undefined) times.push(wait + 1);
+    if (wakeUp?.listening) {
+      if (served.every(store => armed.has(store))) this.#armWait = ARM_MIN;
+      else {
+        times.push(this.#armWait);
+        this.#armWait = this.#armWait < ARM_FAST_MAX ? 2 * this.#armWait : ARM_SLOW;
+      }
+    }
+    return Math.min(...times);
+  }
+
+  async #sleep(ms: number): Promise<void> {
+    if (this.#tenure.stopping) return;
+    const { signal, events, wakeUp, poll } = this.#options;
+    const ring = await signal.wait(ms);
+    if (ring === 'ring') events.emit('wakeup', { cause: 'notify' });
+    if (ring !== undefined) return;
+    events.emit('wakeup', { cause: 'timer' });
+    // A safety poll also proves that notifications would have come.
+    if (ms >= poll * 0.9) void wakeUp?.verify();
+  }
+}
