@@ -51,12 +51,12 @@ COMMENT ON COLUMN afterdelete.backlog.estimated IS 'Whether the counts are estim
 CREATE VIEW afterdelete.stuck AS
 WITH live AS (
   SELECT w.* FROM afterdelete.worker w WHERE w.lease_until > statement_timestamp()
-), pause (store, reason) AS (
-  SELECT sp.store, 'paused by ' || sp.paused_by || ' since ' || date_trunc('second', sp.paused_at) || coalesce(': ' || sp.reason, '')
+), pause (store, down, reason) AS (
+  SELECT sp.store, false, 'paused by ' || sp.paused_by || ' since ' || date_trunc('second', sp.paused_at) || coalesce(': ' || sp.reason, '')
          || '; afterdelete.resume(' || quote_literal(sp.store) || ') ends it'
     FROM afterdelete.store_pause sp
   UNION ALL
-  SELECT wp.store, min('paused by ' || wp.paused_by || ' since ' || date_trunc('second', wp.paused_at) || ' on ' || l.name || ': ' || wp.reason)
+  SELECT wp.store, true, min('paused by ' || wp.paused_by || ' since ' || date_trunc('second', wp.paused_at) || ' on ' || l.name || ': ' || wp.reason)
     FROM afterdelete.worker_pause wp JOIN live l ON l.id = wp.worker
    WHERE NOT EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = wp.store)
    GROUP BY wp.store
@@ -72,7 +72,8 @@ SELECT p.id, 'pending', why.reason, p.store, p.target::text, p.attempt,
        statement_timestamp() - coalesce(p.first_due_at, p.due_at), p.due_at, NULL,
        CASE why.reason
          WHEN 'unserved' THEN 'no live daemon serves ' || p.store || ': start one with a root in it' || coalesce('; last error: ' || p.last_error, '')
-         WHEN 'paused' THEN pause.reason || coalesce('; last error: ' || p.last_error, '')
+         -- Where the storage is down, the reason is the last error.
+         WHEN 'paused' THEN pause.reason || CASE WHEN NOT pause.down THEN coalesce('; last error: ' || p.last_error, '') ELSE '' END
          WHEN 'overdue' THEN coalesce(p.last_error, 'due for more than 15 minutes: the daemons that serve ' || p.store || ' do not keep up')
          ELSE coalesce(p.last_error, why.reason)
        END,

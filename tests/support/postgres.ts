@@ -1,5 +1,4 @@
 /** Real PostgreSQL servers for tests, the demo and benchmarks: embedded, on a free port, in a directory of their own. */
-import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -28,7 +27,6 @@ const PACKAGES: Record<PostgresMajor, string> = {
 interface EmbeddedPostgres {
   initialise(): Promise<void>;
   start(): Promise<void>;
-  stop(): Promise<void>;
 }
 
 export interface PostgresOptions {
@@ -51,7 +49,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   const data = join(directory, 'data');
   const port = options.port ?? (await freePort());
   const log: string[] = [];
-  const { default: Embedded } = await import(PACKAGES[major]);
+  const { default: Embedded } = await importTamed(PACKAGES[major]);
   const create = (): EmbeddedPostgres =>
     new Embedded({
       databaseDir: data,
@@ -97,11 +95,20 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   const stop = async (mode: 'fast' | 'immediate' = 'fast') => {
     if (!running) return;
     running = false;
-    if (mode === 'immediate') crash(data);
-    await server.stop().catch(() => {});
+    // Its own `stop()` waits for an exit that may have been: a terminal's Ctrl-C reaches the server too.
+    signalPostmaster(data, mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
+    await gone(data);
   };
 
-  if (!existsSync(join(data, 'PG_VERSION'))) await server.initialise();
+  if (!existsSync(join(data, 'PG_VERSION'))) {
+    // initdb gets the password in a file, and run by root it is another user who reads it.
+    const mask = process.umask(0o022);
+    try {
+      await server.initialise();
+    } finally {
+      process.umask(mask);
+    }
+  }
   await start();
   return {
     port,
@@ -111,16 +118,44 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     stop,
     destroy: async () => {
       await stop('immediate');
-      rmSync(directory, { recursive: true, force: true });
+      rmSync(directory, { recursive: true, force: true, maxRetries: 20 });
     },
   };
 }
 
-/** SIGQUIT to the postmaster is PostgreSQL's "immediate shutdown": no checkpoint, recovery at the next start. */
-function crash(data: string): void {
-  const pid = Number(readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')[0]);
-  process.kill(pid, 'SIGQUIT');
-  for (let i = 0; i < 200 && existsSync(join(data, 'postmaster.pid')); i++) spawnSync('sleep', ['0.02']);
+/**
+ * Imports the package without the listeners it puts on the process: it would end the process at a signal, in the middle
+ * of what everything else has to do, and end an idle one with code 0, whatever `process.exitCode` says. Here, servers are
+ * stopped by whoever started them.
+ */
+async function importTamed(name: string) {
+  const events = ['SIGINT', 'SIGTERM', 'SIGHUP', 'beforeExit', 'exit'];
+  const before = new Map(events.map(event => [event, new Set(process.rawListeners(event))]));
+  const module = await import(name);
+  for (const event of events) {
+    for (const listener of process.rawListeners(event)) {
+      if (!before.get(event)?.has(listener)) process.removeListener(event, listener as () => void);
+    }
+  }
+  return module;
+}
+
+/** SIGINT is PostgreSQL's "fast shutdown"; SIGQUIT its "immediate" one: no checkpoint, recovery at the next start. */
+function signalPostmaster(data: string, signal: 'SIGINT' | 'SIGQUIT'): void {
+  try {
+    const [pid] = readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n');
+    process.kill(Number(pid), signal);
+  } catch (error) {
+    // No lock file, or no process: it has ended already.
+    if (!['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+  }
+}
+
+/** Resolves when the server has removed its lock file, its last act; after 10 s it is given up. */
+async function gone(data: string): Promise<void> {
+  for (let i = 0; i < 500 && existsSync(join(data, 'postmaster.pid')); i++) {
+    await new Promise(resolve => setTimeout(resolve, 20));
+  }
 }
 
 /** A TCP port that was free a moment ago. */
