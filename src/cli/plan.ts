@@ -5,7 +5,7 @@ import type { Cleanup, Context, Handler, Inspection } from '../handlers/contract
 import { type Found, Operators, type PauseLine } from '../outbox/operators.ts';
 import { Outbox } from '../outbox/outbox.ts';
 import { outsideMessage, rootOf } from '../reconciler/confine.ts';
-import { parseTarget } from '../target.ts';
+import { parseTarget, storeOf } from '../target.ts';
 import { action, print, settingsOf, withDatabase } from './command.ts';
 import { createHandlers, handlerFor } from './compose.ts';
 import type { ExitCode } from './failure.ts';
@@ -112,7 +112,7 @@ class Planner {
     return [
       `${row.id}  ${shown(row.target)}`,
       `  when: ${whenDue(row)}${this.#pauseOf(row)}`,
-      ...(root === undefined ? this.#outside(row.target) : await this.#inside(row, root)),
+      ...(root === undefined ? this.#outside(row) : await this.#inside(row, root)),
       '  guard: no watches declared',
     ];
   }
@@ -122,12 +122,17 @@ class Planner {
     return pause === undefined ? '' : `; but ${plain(store)} is paused by ${pause.by}`;
   }
 
-  #outside(target: string): string[] {
+  /** Why a daemon with these settings would not delete it: another does, it waits for one, or it dies. */
+  #outside({ target, store }: Pending): string[] {
     const other = rootOf(target, this.#elsewhere);
     if (other !== undefined) {
       return [`  root: none of these settings, but ${plain(other)}, which another live daemon serves`];
     }
-    return ['  root: none', `  problem: ${plain(outsideMessage(target, this.#roots))}`];
+    const roots = [...new Set([...this.#roots, ...this.#elsewhere])];
+    const problem = roots.some(root => storeOf(root) === store)
+      ? outsideMessage(target, roots)
+      : `neither these settings nor a live daemon have a root in ${store}: it waits for one`;
+    return ['  root: none', `  problem: ${plain(problem)}`];
   }
 
   async #inside(row: Pending, root: string): Promise<string[]> {

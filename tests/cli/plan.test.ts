@@ -30,10 +30,13 @@ describe('plan', () => {
     await enqueue(db, `${disk.root}tree/`);
     await enqueue(db, disk.write('folder/file').replace(/\/file$/, ''));
     await enqueue(db, 'file:///somewhere/else');
+    await enqueue(db, 's3://nobody/serves');
     const before = await db.sql('SELECT * FROM afterdelete.pending_file_cleanup ORDER BY id');
     const { code, stdout, stderr } = await plan(db, disk.root);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    const [tree, folder, outside, later] = stdout.split(/\n(?=\d)/).map(text => text.trim().split('\n'));
+    const [tree, folder, outside, unserved, later] = stdout
+      .split(/\n(?=\d)/)
+      .map(text => text.trim().split('\n'));
     expect(tree).toEqual([
       `2  "${disk.root}tree/"`,
       expect.stringMatching(/^ {2}when: now, due for \d+s$/),
@@ -43,6 +46,7 @@ describe('plan', () => {
     ]);
     expect(folder?.join('\n')).toMatch(/problem: .*directory/);
     expect(outside?.join('\n')).toMatch(/root: none\n {2}problem: .*outside every root/);
+    expect(unserved?.join('\n')).toMatch(/root: none\n {2}problem: neither these settings nor a live daemon/);
     expect(later?.join('\n')).toMatch(
       /when: in 1h 59m, \d{4}-.*Z\n.*\n {2}deletes: nothing: it is already gone/,
     );
