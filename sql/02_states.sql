@@ -76,6 +76,15 @@ COMMENT ON COLUMN afterdelete.running_file_cleanup.id IS 'Number of the cleanup.
 COMMENT ON COLUMN afterdelete.running_file_cleanup.claim IS 'Number of the claim that took it. Every later write names it, and changes nothing when the row has been claimed anew.';
 COMMENT ON COLUMN afterdelete.running_file_cleanup.worker IS 'The worker that has it in hand: afterdelete.worker.id.';
 COMMENT ON COLUMN afterdelete.running_file_cleanup.claimed_at IS 'When it was claimed.';
+COMMENT ON COLUMN afterdelete.running_file_cleanup.target IS 'What to delete.';
+COMMENT ON COLUMN afterdelete.running_file_cleanup.store IS 'Scheme and authority of the target.';
+COMMENT ON COLUMN afterdelete.running_file_cleanup.prune_parents IS 'How many levels of parent directories to remove if they are empty afterwards.';
+COMMENT ON COLUMN afterdelete.running_file_cleanup.source IS 'Free text: why.';
+COMMENT ON COLUMN afterdelete.running_file_cleanup.actor IS 'Who asked for it: the setting afterdelete.actor, else the session user, as it was then.';
+COMMENT ON COLUMN afterdelete.running_file_cleanup.attempt IS 'Tries so far that failed; the present one not counted.';
+COMMENT ON COLUMN afterdelete.running_file_cleanup.lost IS 'How often a worker vanished with it in hand, before this one.';
+COMMENT ON COLUMN afterdelete.running_file_cleanup.last_error IS 'What went wrong the last time.';
+COMMENT ON COLUMN afterdelete.running_file_cleanup.created_at IS 'When the cleanup was written.';
 COMMENT ON COLUMN afterdelete.running_file_cleanup.first_due_at IS 'When it was first due, retries included.';
 COMMENT ON COLUMN afterdelete.running_file_cleanup.objects_deleted IS 'Files or objects deleted so far, as of the last heartbeat.';
 COMMENT ON COLUMN afterdelete.running_file_cleanup.bytes_freed IS 'Bytes freed so far, as of the last heartbeat; NULL where the storage does not tell.';
@@ -104,10 +113,15 @@ CREATE TABLE afterdelete.done_file_cleanup_default PARTITION OF afterdelete.done
 COMMENT ON TABLE afterdelete.done_file_cleanup IS 'The audit trail: what has ended, one partition a day (UTC), dropped after the longest retention of a live worker.';
 COMMENT ON TABLE afterdelete.done_file_cleanup_default IS 'Rows of a day that has no partition yet.';
 COMMENT ON COLUMN afterdelete.done_file_cleanup.id IS 'Number of the cleanup.';
+COMMENT ON COLUMN afterdelete.done_file_cleanup.target IS 'What was to be deleted.';
 COMMENT ON COLUMN afterdelete.done_file_cleanup.outcome IS 'deleted, absent (was already gone), kept (a live row holds exactly this), discarded (cancelled, confirmed or given up by a person).';
 COMMENT ON COLUMN afterdelete.done_file_cleanup.attempt IS 'Tries it took: 1 when the first succeeded, 0 when it was cancelled untried.';
 COMMENT ON COLUMN afterdelete.done_file_cleanup.objects_deleted IS 'Files and symlinks, or objects, that were deleted.';
 COMMENT ON COLUMN afterdelete.done_file_cleanup.bytes_freed IS 'Bytes freed; NULL where the storage does not tell.';
+COMMENT ON COLUMN afterdelete.done_file_cleanup.source IS 'Free text: why.';
+COMMENT ON COLUMN afterdelete.done_file_cleanup.actor IS 'Who asked for it: the setting afterdelete.actor, else the session user, as it was then.';
+COMMENT ON COLUMN afterdelete.done_file_cleanup.created_at IS 'When the cleanup was written.';
+COMMENT ON COLUMN afterdelete.done_file_cleanup.done_at IS 'When it ended.';
 COMMENT ON COLUMN afterdelete.done_file_cleanup.note IS 'Why it ended so, where there is something to say.';
 COMMENT ON COLUMN afterdelete.done_file_cleanup.worker IS 'Name of the worker that ended it; NULL when a person did.';
 
@@ -133,6 +147,18 @@ CREATE TABLE afterdelete.dead_file_cleanup (
 CREATE INDEX dead_file_cleanup_store ON afterdelete.dead_file_cleanup (store, died_at);
 
 COMMENT ON TABLE afterdelete.dead_file_cleanup IS 'Cleanups that no further try will end: a person looks, then afterdelete.retry(id) or afterdelete.discard(id).';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.id IS 'Number of the cleanup.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.target IS 'What was to be deleted.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.store IS 'Scheme and authority of the target. Kept by the database.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.prune_parents IS 'How many levels of parent directories were to be removed if empty.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.source IS 'Free text: why.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.actor IS 'Who asked for it: the setting afterdelete.actor, else the session user, as it was then.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.attempt IS 'Tries that failed, the last one included.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.lost IS 'How often a worker vanished with it in hand.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.objects_deleted IS 'Files or objects that were deleted all the same.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.bytes_freed IS 'Bytes freed all the same; NULL where the storage does not tell.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.created_at IS 'When the cleanup was written.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.first_due_at IS 'When it was first due.';
 COMMENT ON COLUMN afterdelete.dead_file_cleanup.last_error IS 'Why it is dead, and what was expected.';
 COMMENT ON COLUMN afterdelete.dead_file_cleanup.died_at IS 'When it was given up.';
 COMMENT ON COLUMN afterdelete.dead_file_cleanup.worker IS 'Name of the worker that gave it up.';

@@ -14,6 +14,9 @@ CREATE TABLE afterdelete.worker (
 
 COMMENT ON TABLE afterdelete.worker IS 'Live workers, one row a daemon: its heartbeat, and the lease under which it holds running rows.';
 COMMENT ON COLUMN afterdelete.worker.name IS 'Host, process id and start of the daemon.';
+COMMENT ON COLUMN afterdelete.worker.id IS 'Number of the worker; a daemon that lost its lease gets a new one.';
+COMMENT ON COLUMN afterdelete.worker.started_at IS 'When it registered.';
+COMMENT ON COLUMN afterdelete.worker.heartbeat_at IS 'When it last renewed its lease.';
 COMMENT ON COLUMN afterdelete.worker.version IS 'Version of afterdelete that it runs.';
 COMMENT ON COLUMN afterdelete.worker.stores IS 'Stores that it serves.';
 COMMENT ON COLUMN afterdelete.worker.roots IS 'Address prefixes inside which it deletes.';
@@ -30,6 +33,11 @@ CREATE TABLE afterdelete.worker_pause (
 );
 
 COMMENT ON TABLE afterdelete.worker_pause IS 'Stores that one worker leaves alone for now: breaker (the storage does not answer) or root (the disk is not the recorded one).';
+COMMENT ON COLUMN afterdelete.worker_pause.worker IS 'The worker: afterdelete.worker.id.';
+COMMENT ON COLUMN afterdelete.worker_pause.store IS 'What it leaves alone.';
+COMMENT ON COLUMN afterdelete.worker_pause.paused_by IS 'breaker or root.';
+COMMENT ON COLUMN afterdelete.worker_pause.reason IS 'What is wrong.';
+COMMENT ON COLUMN afterdelete.worker_pause.paused_at IS 'Since when.';
 
 CREATE TABLE afterdelete.store_pause (
   store     text COLLATE "C" PRIMARY KEY,
@@ -40,6 +48,11 @@ CREATE TABLE afterdelete.store_pause (
 );
 
 COMMENT ON TABLE afterdelete.store_pause IS 'Stores that all workers leave alone until afterdelete.resume(store).';
+COMMENT ON COLUMN afterdelete.store_pause.store IS 'What they leave alone.';
+COMMENT ON COLUMN afterdelete.store_pause.paused_by IS 'operator (afterdelete.pause) or fuse (too many cleanups of one root).';
+COMMENT ON COLUMN afterdelete.store_pause.reason IS 'Why.';
+COMMENT ON COLUMN afterdelete.store_pause.actor IS 'Who: the setting afterdelete.actor, else the session user.';
+COMMENT ON COLUMN afterdelete.store_pause.paused_at IS 'Since when.';
 
 CREATE TABLE afterdelete.file_root (
   root        text COLLATE "C" PRIMARY KEY,
@@ -49,6 +62,10 @@ CREATE TABLE afterdelete.file_root (
 );
 
 COMMENT ON TABLE afterdelete.file_root IS 'The UUID in .afterdelete-root of every file: root, as first seen. Another one, or none, means another disk: the store pauses.';
+COMMENT ON COLUMN afterdelete.file_root.root IS 'The root, e.g. file:///data/.';
+COMMENT ON COLUMN afterdelete.file_root.identity IS 'The UUID that its .afterdelete-root must have.';
+COMMENT ON COLUMN afterdelete.file_root.recorded_by IS 'The worker or person that recorded it.';
+COMMENT ON COLUMN afterdelete.file_root.recorded_at IS 'When it was recorded.';
 
 CREATE FUNCTION afterdelete.register(name text, version text, stores text[], roots text[], lease interval, history interval)
 RETURNS bigint LANGUAGE sql AS $$

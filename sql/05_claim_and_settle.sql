@@ -132,7 +132,7 @@ COMMENT ON FUNCTION afterdelete.settle_done(text, boolean, bigint[], bigint[], t
 CREATE FUNCTION afterdelete.settle_back(ids bigint[], claims bigint[], reasons text[], delays double precision[], errors text[],
   objects bigint[], bytes bigint[])
 RETURNS SETOF bigint LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off SET afterdelete.quiet = 'on'
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   settled_now integer;
@@ -140,6 +140,8 @@ DECLARE
 BEGIN
   -- What this worker will not do now, another may at once.
   IF 'handed_back' = ANY (reasons) THEN PERFORM pg_notify('afterdelete', ''); END IF;
+  -- By hand, because only a superuser may create a function with a SET clause for a setting that no library defines.
+  PERFORM set_config('afterdelete.quiet', 'on', true);
   FOR look IN 1..3 LOOP
     RETURN QUERY
     WITH settled AS MATERIALIZED (
@@ -166,6 +168,7 @@ BEGIN
     left_over := left_over - settled_now;
     EXIT WHEN left_over = 0;
   END LOOP;
+  PERFORM set_config('afterdelete.quiet', '', true);
 END
 $$;
 COMMENT ON FUNCTION afterdelete.settle_back(bigint[], bigint[], text[], double precision[], text[], bigint[], bigint[]) IS

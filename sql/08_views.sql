@@ -39,6 +39,10 @@ SELECT k.store,
    SELECT count(*) AS dead FROM afterdelete.dead_file_cleanup q WHERE q.store = k.store) d;
 
 COMMENT ON VIEW afterdelete.backlog IS 'How much waits, one row a store.';
+COMMENT ON COLUMN afterdelete.backlog.store IS 'Scheme and authority, e.g. file:// or s3://bucket.';
+COMMENT ON COLUMN afterdelete.backlog.running IS 'In the hands of a worker.';
+COMMENT ON COLUMN afterdelete.backlog.dead IS 'Given up: afterdelete.stuck says why.';
+COMMENT ON COLUMN afterdelete.backlog.oldest_due_seconds IS 'Seconds since then; 0 when nothing is due.';
 COMMENT ON COLUMN afterdelete.backlog.pending IS 'due + delayed + retrying.';
 COMMENT ON COLUMN afterdelete.backlog.due IS 'May be claimed now.';
 COMMENT ON COLUMN afterdelete.backlog.delayed IS 'Not yet due for the first time.';
@@ -118,5 +122,14 @@ COMMENT ON VIEW afterdelete.stuck IS
   'attempt. blocked: not now, no fault of its own. overdue: due for 15 minutes. lost: its worker vanished. unserved: no live daemon has a '
   'root in its store. paused: its store is.';
 COMMENT ON COLUMN afterdelete.stuck.age IS 'Since it was first due.';
+COMMENT ON COLUMN afterdelete.stuck.id IS 'Number of the cleanup.';
+COMMENT ON COLUMN afterdelete.stuck.state IS 'pending, running or dead.';
+COMMENT ON COLUMN afterdelete.stuck.reason IS 'dead, retrying, blocked, overdue, lost, unserved or paused.';
+COMMENT ON COLUMN afterdelete.stuck.store IS 'Scheme and authority of the target.';
+COMMENT ON COLUMN afterdelete.stuck.target IS 'What is to be deleted.';
+COMMENT ON COLUMN afterdelete.stuck.attempt IS 'Tries so far that failed.';
+COMMENT ON COLUMN afterdelete.stuck.worker IS 'Name of the worker that has it in hand, or gave it up.';
+COMMENT ON COLUMN afterdelete.stuck.source IS 'Free text: why.';
+COMMENT ON COLUMN afterdelete.stuck.actor IS 'Who asked for it.';
 COMMENT ON COLUMN afterdelete.stuck.next_attempt_at IS 'When it will be tried again.';
 COMMENT ON COLUMN afterdelete.stuck.last_error IS 'Why, in words.';

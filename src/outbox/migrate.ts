@@ -31,6 +31,9 @@ CREATE TABLE IF NOT EXISTS afterdelete.migration (
   applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE afterdelete.migration IS 'Migrations applied to this schema, with the SHA-256 of their text.';
+COMMENT ON COLUMN afterdelete.migration.name IS 'File name in sql/, without .sql.';
+COMMENT ON COLUMN afterdelete.migration.checksum IS 'SHA-256 of its text, in hex.';
+COMMENT ON COLUMN afterdelete.migration.applied_at IS 'When it was applied.';
 `;
 
 /** Two int4 keys of the advisory lock under which migrations are applied. */
