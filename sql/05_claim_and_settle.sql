@@ -3,8 +3,9 @@
 
 -- For each store with room the due rows in order, so that no store starves another. A paused store is left out here;
 -- a full one, or one whose storage is down, by the caller. Rows that seem to kill their worker (lost 3 times) run
--- alone: claim_suspect takes those.
-CREATE FUNCTION afterdelete.claim(worker_id bigint, stores text[], rooms integer[])
+-- alone: claim_suspect takes those. others: roots that other live workers serve and this one does not; what lies inside
+-- them is theirs.
+CREATE FUNCTION afterdelete.claim(worker_id bigint, stores text[], rooms integer[], others text[] DEFAULT '{}')
 RETURNS SETOF afterdelete.running_file_cleanup LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
@@ -26,6 +27,7 @@ BEGIN
      CROSS JOIN LATERAL (
        SELECT p.ctid AS tid FROM afterdelete.pending_file_cleanup p
         WHERE p.store = s.store AND p.due_at <= moment AND p.lost < 3
+          AND (others = '{}' OR NOT EXISTS (SELECT FROM unnest(others) AS o (root) WHERE starts_with(p.target, o.root)))
         ORDER BY p.due_at, p.id LIMIT s.room
           FOR UPDATE SKIP LOCKED) due
      WHERE NOT EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store)
@@ -42,8 +44,8 @@ BEGIN
   SELECT * FROM moved;
 END
 $$;
-COMMENT ON FUNCTION afterdelete.claim(bigint, text[], integer[]) IS
-  'Moves due rows to running, at most rooms[i] of stores[i]. Raises AD001 when the worker has lost its lease.';
+COMMENT ON FUNCTION afterdelete.claim(bigint, text[], integer[], text[]) IS
+  'Moves due rows to running, at most rooms[i] of stores[i], except those inside the roots of others. Raises AD001 when the worker has lost its lease.';
 
 CREATE FUNCTION afterdelete.claim_suspect(worker_id bigint, stores text[])
 RETURNS SETOF afterdelete.running_file_cleanup LANGUAGE plpgsql
@@ -139,7 +141,7 @@ DECLARE
   left_over integer := cardinality(ids);
 BEGIN
   -- What this worker will not do now, another may at once.
-  IF 'handed_back' = ANY (reasons) THEN PERFORM pg_notify('afterdelete', ''); END IF;
+  IF reasons && ARRAY['handed_back', 'elsewhere'] THEN PERFORM pg_notify('afterdelete', ''); END IF;
   -- By hand, because only a superuser may create a function with a SET clause for a setting that no library defines.
   PERFORM set_config('afterdelete.quiet', 'on', true);
   FOR look IN 1..3 LOOP
@@ -160,7 +162,7 @@ BEGIN
              g.prune_parents, g.source, g.actor,
              CASE g.reason WHEN 'retry' THEN g.attempt + 1 ELSE g.attempt END,
              CASE g.reason WHEN 'handed_back' THEN g.lost ELSE 0 END,
-             nullif(g.reason, 'handed_back'), coalesce(g.error, g.last_error), g.objects, g.bytes
+             CASE g.reason WHEN 'handed_back' THEN NULL WHEN 'elsewhere' THEN 'blocked' ELSE g.reason END, coalesce(g.error, g.last_error), g.objects, g.bytes
         FROM gone g
     )
     SELECT g.id FROM gone g;
@@ -172,7 +174,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION afterdelete.settle_back(bigint[], bigint[], text[], double precision[], text[], bigint[], bigint[]) IS
-  'Moves claimed rows back to pending: retry (an attempt), blocked, yielded or handed_back (none); delays in milliseconds. '
+  'Moves claimed rows back to pending: retry (an attempt), blocked, yielded, handed_back or elsewhere (none; blocked until the worker '
+  'that serves its root takes it); delays in milliseconds. '
   'Returns the ids that were still held under that claim.';
 
 CREATE FUNCTION afterdelete.settle_dead(worker_name text, ids bigint[], claims bigint[], errors text[], objects bigint[], bytes bigint[])

@@ -19,7 +19,8 @@ SELECT k.store,
        p.due, p.delayed, p.retrying,
        r.running, d.dead,
        least(p.oldest_due_at, r.oldest_due_at) AS oldest_due_at,
-       greatest(0, extract(epoch FROM statement_timestamp() - least(p.oldest_due_at, r.oldest_due_at))::double precision) AS oldest_due_seconds,
+       -- least and greatest pass NULLs over: nothing due is NULL, not 0.
+       extract(epoch FROM statement_timestamp() - least(p.oldest_due_at, r.oldest_due_at))::double precision AS oldest_due_seconds,
        EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = k.store)
          OR coalesce((SELECT bool_and(EXISTS (SELECT FROM afterdelete.worker_pause wp WHERE wp.worker = w.id AND wp.store = k.store))
                         FROM afterdelete.worker w WHERE k.store = ANY (w.stores) AND w.lease_until > statement_timestamp()), false) AS paused,
@@ -42,7 +43,7 @@ COMMENT ON VIEW afterdelete.backlog IS 'How much waits, one row a store.';
 COMMENT ON COLUMN afterdelete.backlog.store IS 'Scheme and authority, e.g. file:// or s3://bucket.';
 COMMENT ON COLUMN afterdelete.backlog.running IS 'In the hands of a worker.';
 COMMENT ON COLUMN afterdelete.backlog.dead IS 'Given up: afterdelete.stuck says why.';
-COMMENT ON COLUMN afterdelete.backlog.oldest_due_seconds IS 'Seconds since then; 0 when nothing is due.';
+COMMENT ON COLUMN afterdelete.backlog.oldest_due_seconds IS 'Seconds since then; NULL when nothing is due.';
 COMMENT ON COLUMN afterdelete.backlog.pending IS 'due + delayed + retrying.';
 COMMENT ON COLUMN afterdelete.backlog.due IS 'May be claimed now.';
 COMMENT ON COLUMN afterdelete.backlog.delayed IS 'Not yet due for the first time.';

@@ -131,8 +131,11 @@ function splitTarget(target: string): Target {
 /** A target as it may stand in a message: in quotes, control characters escaped, cut at 300 characters. */
 export function quoteTarget(target: string): string {
   const text = JSON.stringify(target.length > 300 ? `${target.slice(0, 300)}…` : target);
-  // JSON leaves DEL and the C1 controls as they are; a terminal would obey them.
-  return text.replace(/[\u007f-\u009f]/g, c => `\\u00${c.charCodeAt(0).toString(16)}`);
+  // JSON leaves DEL, the C1 controls and what turns the direction of writing as they are; a terminal would obey them.
+  return text.replace(
+    /[\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    c => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
 }
 
 /** What is wrong with a root, or undefined: it must be a valid target or a whole store, and end with a slash. */

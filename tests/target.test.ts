@@ -88,5 +88,5 @@ describe('rootProblem', () => {
 });
 
 it('quotes what a terminal would obey', () => {
-  expect(quoteTarget('a\u001b[2J\u007f\u009b')).toBe('"a\\u001b[2J\\u007f\\u009b"');
+  expect(quoteTarget('a\u001b[2J\u007f\u009b\u202e')).toBe('"a\\u001b[2J\\u007f\\u009b\\u202e"');
 });

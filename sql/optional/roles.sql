@@ -28,7 +28,7 @@ GRANT UPDATE (identity, recorded_by, recorded_at) ON afterdelete.file_root TO af
 GRANT USAGE ON SEQUENCE afterdelete.claim_number TO afterdelete_worker;
 GRANT EXECUTE ON FUNCTION
   afterdelete.register(text, text, text[], text[], interval, interval), afterdelete.heartbeat(bigint, interval), afterdelete.reap(),
-  afterdelete.deregister(bigint), afterdelete.claim(bigint, text[], integer[]), afterdelete.claim_suspect(bigint, text[]),
+  afterdelete.deregister(bigint), afterdelete.claim(bigint, text[], integer[], text[]), afterdelete.claim_suspect(bigint, text[]),
   afterdelete.next_due(text[]), afterdelete.settle_done(text, boolean, bigint[], bigint[], text[], bigint[], bigint[], text[]),
   afterdelete.settle_back(bigint[], bigint[], text[], double precision[], text[], bigint[], bigint[]),
   afterdelete.settle_dead(text, bigint[], bigint[], text[], bigint[], bigint[]),
@@ -37,5 +37,7 @@ GRANT EXECUTE ON FUNCTION
 
 -- A person who looks, and one who acts.
 GRANT SELECT ON ALL TABLES IN SCHEMA afterdelete TO afterdelete_reader, afterdelete_operator;
+-- For `afterdelete check --adopt`.
+GRANT INSERT, UPDATE ON afterdelete.file_root TO afterdelete_operator;
 GRANT EXECUTE ON FUNCTION afterdelete.cancel(bigint, text), afterdelete.retry(bigint), afterdelete.discard(bigint, text),
   afterdelete.pause(text, text), afterdelete.resume(text) TO afterdelete_operator;

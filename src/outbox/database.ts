@@ -32,19 +32,64 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
     keepAliveInitialDelayMillis: 10_000,
   });
   pool.on('error', error => options.onError?.(error));
-  return new Kysely<Schema>({ dialect: new PostgresDialect({ pool: discardBroken(pool) }) });
+  return new Kysely<Schema>({ dialect: new PostgresDialect({ pool: wellMannered(pool) }) });
 }
 
+/** An idle daemon makes fewer queries than this in a second. */
+const CALM = 20;
+/** How long a query of an idle daemon waits for the connection that is there before it opens another, in ms. */
+const PATIENCE = 200;
+
 /**
- * Hands out connections that are not used again after a query failed without an answer of the server (a timeout, a reset
- * connection). pg would queue the next query behind the one that hangs.
+ * Hands out connections, with two manners that pg's pool does not have.
+ *
+ * One whose query failed without an answer of the server (a timeout, a reset connection) is not used again: pg would
+ * queue the next query behind the one that hangs. And while there is little to do, a query waits for the connection that
+ * is in use instead of opening another: a heartbeat beside a safety poll should not cost a connection.
  */
-function discardBroken(pool: pg.Pool): PostgresPool {
+function wellMannered(pool: pg.Pool): PostgresPool {
+  const waiting = new Set<() => void>();
+  /** Connections handed out, or asked for: pg's pool counts one as idle until a tick after it was asked for. */
+  let taken = 0;
+  let second = 0;
+  let queries = 0;
+
+  /** Resolves at the next release, or after so many milliseconds. */
+  const released = (ms: number) =>
+    new Promise<void>(resolve => {
+      const go = () => {
+        clearTimeout(timer);
+        waiting.delete(go);
+        resolve();
+      };
+      const timer = setTimeout(go, ms);
+      waiting.add(go);
+    });
+  const isCalm = () => {
+    const now = Math.floor(performance.now() / 1000);
+    if (now !== second) {
+      second = now;
+      queries = 0;
+    }
+    return ++queries < CALM;
+  };
+
   return {
     options: pool.options,
     end: () => pool.end(),
     connect: async () => {
-      const client = await pool.connect();
+      if (isCalm()) {
+        const end = performance.now() + PATIENCE;
+        // Again, because whoever comes while this one wakes up may be quicker.
+        while (taken > 0 && taken >= pool.totalCount && performance.now() < end) {
+          await released(end - performance.now());
+        }
+      }
+      taken += 1;
+      const client = await pool.connect().catch((error: unknown) => {
+        taken -= 1;
+        throw error;
+      });
       let broken: Error | undefined;
       // The pool listens on idle connections only: an error between two queries of this one would end the process.
       const onError = (error: Error) => {
@@ -60,9 +105,12 @@ function discardBroken(pool: pg.Pool): PostgresPool {
         }
       };
       const release = () => {
+        taken -= 1;
         client.release(broken);
         // A connection that is thrown away may report its end more than once, and nobody else listens.
         if (broken === undefined) client.off('error', onError);
+        const [next] = waiting;
+        next?.();
       };
       return { query, release } as unknown as Awaited<ReturnType<PostgresPool['connect']>>;
     },

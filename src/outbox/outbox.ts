@@ -40,8 +40,8 @@ export type Settlement =
     })
   | (Settled & {
       readonly kind: 'back';
-      /** `handed_back` leaves no trace; `retry` is an attempt. */
-      readonly reason: 'retry' | 'blocked' | 'yielded' | 'handed_back';
+      /** `handed_back` leaves no trace; `retry` is an attempt; `elsewhere`: blocked until another worker takes it. */
+      readonly reason: 'retry' | 'blocked' | 'yielded' | 'handed_back' | 'elsewhere';
       /** Until it may be claimed again, in ms. */
       readonly delay: number;
       readonly error: string | null;
@@ -121,12 +121,17 @@ export class Outbox {
   }
 
   /**
-   * Claims due rows, at most `room` of each store, oldest first within a store.
+   * Claims due rows, at most `room` of each store, oldest first within a store, but none inside the roots of `others`.
    * @throws an error for which `isLeaseLost` is true when the worker has been taken for vanished.
    */
-  async claim(worker: string, rooms: ReadonlyMap<string, number>): Promise<ClaimedRow[]> {
+  async claim(
+    worker: string,
+    rooms: ReadonlyMap<string, number>,
+    others: readonly string[] = [],
+  ): Promise<ClaimedRow[]> {
     const { rows } = await sql<RawClaim>`
-      SELECT ${CLAIM_COLUMNS} FROM afterdelete.claim(${worker}, ${[...rooms.keys()]}::text[], ${[...rooms.values()]}::int[]) c
+      SELECT ${CLAIM_COLUMNS} FROM afterdelete.claim(${worker}, ${[...rooms.keys()]}::text[], ${[...rooms.values()]}::int[],
+        ${others}::text[]) c
       ORDER BY c.first_due_at, c.id`.execute(this.#db);
     return rows.map(claimedRow);
   }

@@ -1,10 +1,12 @@
 /** What a worker does beside its rows, with every heartbeat: each task on its own, so that none holds up another. */
 import type { Outbox, WorkerPause } from '../outbox/outbox.ts';
+import type { Neighbours } from './neighbours.ts';
 import type { Store } from './store.ts';
 
 export interface HousekeepingOptions {
   readonly outbox: Outbox;
   readonly stores: readonly Store[];
+  readonly neighbours: Neighbours;
   /** In ms. */
   readonly lease: number;
   readonly onTrouble: (doing: string, error: unknown) => void;
@@ -57,6 +59,7 @@ export class Housekeeping {
       await this.#try('recording pauses', () => this.#recordPauses(worker));
       await this.#try('reading pauses', () => this.#readPauses());
       await this.#try('taking over the rows of vanished workers', () => this.#reap());
+      await this.#try('reading the roots of the other workers', () => this.#options.neighbours.refresh());
       await this.#try('looking for rows of a lost claim', () => this.#handBackStrays(worker));
       await this.#try('maintaining the audit trail', () => this.#maintainHistory());
     } finally {
@@ -65,7 +68,7 @@ export class Housekeeping {
     if (this.#again) await this.run(worker);
   }
 
-  async #try(doing: string, work: () => Promise<void>): Promise<void> {
+  async #try(doing: string, work: () => Promise<unknown>): Promise<void> {
     try {
       await work();
     } catch (error) {

@@ -8,6 +8,7 @@ import type { ReconcilerEvents } from './events.ts';
 import type { Housekeeping } from './housekeeping.ts';
 import type { Lease } from './lease.ts';
 import { Linger } from './linger.ts';
+import type { Neighbours } from './neighbours.ts';
 import { POLL_ONLY_MAX } from './options.ts';
 import type { Signal } from './signal.ts';
 import type { Store } from './store.ts';
@@ -20,6 +21,7 @@ export interface LoopOptions {
   readonly lease: Lease;
   readonly stores: readonly Store[];
   readonly housekeeping: Housekeeping;
+  readonly neighbours: Neighbours;
   /** Left out: poll only. */
   readonly wakeUp: WakeUp | undefined;
   readonly signal: Signal<Ring>;
@@ -76,7 +78,6 @@ export class Loop {
     while (!this.#tenure.stopping) {
       try {
         await this.#turn();
-        this.#trouble = undefined;
         wait = TROUBLE_MIN;
       } catch (error) {
         if (this.#tenure.stopping) return;
@@ -121,18 +122,22 @@ export class Loop {
     }
     const served = [...this.#rooms().keys()];
     const armed = (await wakeUp?.arm(served)) ?? new Set();
-    if (wakeUp?.listening && (await this.claim()).rows > 0) return;
-    await this.#sleep(await this.#sleepTime(served, armed));
+    // In this order: a row that falls due after one question was asked is the answer to the next. The other way round,
+    // one that falls due between the claim and the question would be the answer to neither.
+    const ms = await this.#sleepTime(served, armed);
+    if ((await this.claim()).rows > 0) return;
+    await this.#sleep(ms);
   }
 
   /** Claims once, as much as there is room for, and hands it to the stores. `full`: some store may have more. */
   async claim(): Promise<{ rows: number; full: boolean }> {
-    const { outbox, lease, stores, housekeeping } = this.#options;
+    const { outbox, lease, stores, housekeeping, neighbours } = this.#options;
     const rooms = this.#rooms();
     const worker = lease.worker;
     if (rooms.size === 0 || worker === undefined) return { rows: 0, full: false };
     const tenure = this.#tenure;
-    const rows = await housekeeping.claiming(() => outbox.claim(worker, rooms));
+    const rows = await housekeeping.claiming(() => outbox.claim(worker, rooms, neighbours.roots));
+    this.#trouble = undefined;
     // The lease was lost meanwhile: these rows will be reaped with the others.
     if (tenure.ended) return { rows: 0, full: false };
     this.#linger.claimed(rows.length);

@@ -13,6 +13,7 @@ import { noHolders } from './guard.ts';
 import { Housekeeping } from './housekeeping.ts';
 import { Lease } from './lease.ts';
 import { Loop, type Ring } from './loop.ts';
+import { Neighbours } from './neighbours.ts';
 import { type ReconcilerOptions, resolveSettings, type Settings } from './options.ts';
 import { Settler } from './settler.ts';
 import { Signal } from './signal.ts';
@@ -32,7 +33,9 @@ export class Reconciler {
   readonly #housekeeping: Housekeeping;
   readonly #wakeUp: WakeUp | undefined;
   readonly #signal = new Signal<Ring>();
+  readonly #neighbours: Neighbours;
   readonly #loop: Loop;
+  #starting: Promise<void> | undefined;
   #running: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
 
@@ -49,6 +52,7 @@ export class Reconciler {
     });
     const outbox = new Outbox(this.#db);
     this.outbox = outbox;
+    this.#neighbours = new Neighbours(outbox, roots);
     this.#lease = new Lease({
       outbox,
       worker: { name: this.name, version: VERSION, stores, roots, lease, history },
@@ -71,6 +75,7 @@ export class Reconciler {
     this.#housekeeping = new Housekeeping({
       outbox,
       stores: this.#all,
+      neighbours: this.#neighbours,
       lease,
       onTrouble,
       onReaped: reaped => void this.events.emit('reaped', reaped),
@@ -81,6 +86,7 @@ export class Reconciler {
       lease: this.#lease,
       stores: this.#all,
       housekeeping: this.#housekeeping,
+      neighbours: this.#neighbours,
       wakeUp: this.#wakeUp,
       signal: this.#signal,
       events: this.events,
@@ -100,6 +106,7 @@ export class Reconciler {
       handler,
       guard,
       outbox: this.outbox,
+      neighbours: this.#neighbours,
       lease: this.#lease,
       settler: this.#settler,
       events: this.events,
@@ -152,8 +159,16 @@ export class Reconciler {
    * @throws when the database cannot be reached or has another schema; then nothing runs, and it may be called again.
    */
   async start(): Promise<void> {
-    if (this.#running !== undefined) throw new Error('the reconciler has been started already');
-    await this.#prepare();
+    if (this.#running !== undefined || this.#starting !== undefined)
+      throw new Error('the reconciler has been started already');
+    if (this.#stopping !== undefined) throw new Error('the reconciler has been stopped: make a new one');
+    this.#starting = this.#prepare();
+    try {
+      await this.#starting;
+    } finally {
+      this.#starting = undefined;
+    }
+    if (this.#stopping !== undefined) return;
     this.events.emit('started', {
       worker: this.name,
       stores: this.#settings.stores,
@@ -167,7 +182,7 @@ export class Reconciler {
   async #prepare(): Promise<void> {
     await assertSchema(this.#db);
     if (this.#lease.worker === undefined) await this.#lease.acquire();
-    await Promise.all(this.#all.map(store => store.checkRoots()));
+    await Promise.all([this.#neighbours.refresh(), ...this.#all.map(store => store.checkRoots())]);
   }
 
   /**
@@ -226,6 +241,8 @@ export class Reconciler {
 
   async #stop(): Promise<void> {
     this.events.emit('stopping', { inHand: this.inHand });
+    // A worker that is just registering would leave its row behind.
+    await this.#starting?.catch(() => {});
     const deadline = performance.now() + this.#settings.shutdownGrace;
     const left = () => Math.max(0, deadline - performance.now());
     this.#loop.tenure.stopping = true;

@@ -33,7 +33,8 @@ export function report(
       const error = settlement.error ?? '';
       const nextAttemptAt = new Date(Date.now() + settlement.delay);
       if (settlement.reason === 'retry') events.emit('cleanup_retry', { ...tried, error, nextAttemptAt });
-      if (settlement.reason === 'blocked') events.emit('cleanup_blocked', { ...event, error, nextAttemptAt });
+      if (settlement.reason === 'blocked' || settlement.reason === 'elsewhere')
+        events.emit('cleanup_blocked', { ...event, error, nextAttemptAt });
       if (settlement.reason === 'yielded') events.emit('cleanup_yielded', event);
       return;
     }

@@ -19,6 +19,7 @@ import { dispatch, type Outcome } from './dispatch.ts';
 import type { ReconcilerEvents } from './events.ts';
 import type { Guard } from './guard.ts';
 import type { Lease } from './lease.ts';
+import type { Neighbours } from './neighbours.ts';
 import { handBack, type OutcomePolicy, settlementOf, totalOf } from './outcome.ts';
 import { type Run, report } from './report.ts';
 import { RootWatch } from './roots.ts';
@@ -29,7 +30,8 @@ export interface StoreOptions {
   readonly roots: readonly string[];
   readonly handler: Handler;
   readonly guard: Guard;
-  readonly outbox: Pick<Outbox, 'rootIdentity' | 'recordRoot' | 'liveRoots'>;
+  readonly outbox: Pick<Outbox, 'rootIdentity' | 'recordRoot'>;
+  readonly neighbours: Neighbours;
   readonly lease: Lease;
   readonly settler: Settler;
   readonly events: EventEmitter<ReconcilerEvents>;
@@ -62,8 +64,6 @@ type Task = Held & { readonly cleanup: Cleanup };
 
 /** Most rows of one store that one claim asks for. */
 const CLAIM = 1_000;
-/** A row that another live worker's root contains is left to that one: it looks again within this time, in ms. */
-const FOREIGN_WAIT = 1_000;
 
 export class Store {
   readonly #options: StoreOptions;
@@ -228,10 +228,10 @@ export class Store {
 
   /** Rows inside no root of this worker: another live worker's, or nobody's. */
   async #leave(rows: readonly ClaimedRow[]): Promise<void> {
-    const { outbox, settler, events } = this.#options;
-    let live: string[];
+    const { neighbours, settler, events } = this.#options;
+    let live: readonly string[];
     try {
-      live = await outbox.liveRoots();
+      live = await neighbours.refresh();
     } catch (error) {
       events.emit('trouble', { doing: 'reading the roots of the other workers', error });
       for (const row of rows) settler.add(handBack(row));
@@ -244,8 +244,7 @@ export class Store {
         settler.add({ kind: 'dead', row, objects, bytes, error: outsideMessage(row.target, live) });
       else {
         const error = `it lies inside ${root}, which another worker serves`;
-        const delay = Math.random() * FOREIGN_WAIT;
-        settler.add({ kind: 'back', row, reason: 'blocked', delay, error, objects, bytes });
+        settler.add({ kind: 'back', row, reason: 'elsewhere', delay: 0, error, objects, bytes });
       }
     }
   }

@@ -52,7 +52,7 @@ export async function readMark(open: OpenFolder, folders: Folders, root: string)
     throw new StorageError(
       'wrong_root',
       `the root ${root} has no valid mark: expected a UUID in ${markPath(folders)}, found ${found}. ` +
-        'Nothing was touched. If this is the right disk, remove that file and start the daemon, or run: ' +
+        'Nothing was touched. If this is the right disk, remove that file, then run: ' +
         `afterdelete check --adopt ${root}`,
     );
   }

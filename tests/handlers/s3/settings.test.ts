@@ -17,7 +17,7 @@ describe('settings', () => {
     await handler.close?.();
   });
 
-  it('without credentials end in advice', async () => {
+  it('without credentials pause the store, with advice', async () => {
     const { server, context } = await setUp();
     vi.stubEnv('AWS_EC2_METADATA_DISABLED', 'true');
     vi.stubEnv('AWS_CONFIG_FILE', '/nonexistent/config');
@@ -26,7 +26,7 @@ describe('settings', () => {
     const handler = createS3Handler({ stores });
     expect(await handler.delete([cleanup('a')], context)).toMatchObject([
       {
-        outcome: 'dead',
+        outcome: 'unavailable',
         error: expect.stringMatching(/Could not load credentials.*; give the root `credentials`/),
       },
     ]);
