@@ -94,6 +94,23 @@ describe('claim()', () => {
     });
   });
 
+  it('leaves what lies inside the roots of others', async () => {
+    const worker = await addWorker(db);
+    for (const path of ['mine/1', 'theirs/1', 'theirs/', 'theirs2/1', 'theirs'])
+      await put(db, `${STORE}/${path}`);
+    const rows = await db.sql<Running>('SELECT * FROM afterdelete.claim($1, $2, $3, $4)', [
+      worker,
+      [STORE],
+      [10],
+      [`${STORE}/theirs/`, 's3://other/'],
+    ]);
+    expect(rows.map(row => row.target).sort()).toEqual([
+      `${STORE}/mine/1`,
+      `${STORE}/theirs`,
+      `${STORE}/theirs2/1`,
+    ]);
+  });
+
   it('rolled back leaves the rows pending', async () => {
     const worker = await addWorker(db);
     await fill(db, 3);

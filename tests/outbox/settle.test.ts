@@ -182,6 +182,7 @@ describe('settle_back()', () => {
   it.each([
     ['retry', 1, 'retry'],
     ['blocked', 0, 'blocked'],
+    ['elsewhere', 0, 'blocked'],
     ['yielded', 0, 'yielded'],
     ['handed_back', 0, null],
   ])('for %s counts %i attempts and says %s', async (reason, attempt, putBack) => {
@@ -253,27 +254,28 @@ describe('settle_back()', () => {
     expect(await states(db)).toMatchObject({ pending: 0, running: 1 });
   });
 
-  it('wakes nobody, except for rows that are handed back', async () => {
+  it('wakes nobody, except for rows that another worker may take at once', async () => {
     const listener = await db.connect();
     const heard: unknown[] = [];
     listener.on('notification', message => heard.push(message.payload));
     await listener.query('LISTEN afterdelete');
     // Armed: a plain INSERT would notify.
     await listener.query('SELECT pg_advisory_lock(1634104420, hashtext($1))', [STORE]);
-    const rows = await claimed(4);
+    const rows = await claimed(5);
     await listener.query('SELECT 1');
     heard.length = 0;
     for (const [i, reason] of ['retry', 'blocked', 'yielded'].entries())
       await settleBack(db, rows.slice(i, i + 1), { reason });
     await listener.query('SELECT 1');
     expect(heard).toEqual([]);
-    await settleBack(db, rows.slice(3), { reason: 'handed_back' });
+    await settleBack(db, rows.slice(3, 4), { reason: 'handed_back' });
+    await settleBack(db, rows.slice(4), { reason: 'elsewhere' });
     await listener.query('SELECT 1');
-    expect(heard).toEqual(['']);
+    expect(heard).toEqual(['', '']);
     // The setting was the statement's alone.
     await put(db);
     await listener.query('SELECT 1');
-    expect(heard).toEqual(['', '']);
+    expect(heard).toEqual(['', '', '']);
   });
 });
 

@@ -25,7 +25,7 @@ interface Backlog {
   running: string;
   dead: string;
   oldest_due_at: Date | null;
-  oldest_due_seconds: number;
+  oldest_due_seconds: number | null;
   paused: boolean;
   served: boolean;
   estimated: boolean;
@@ -111,7 +111,7 @@ describe('backlog', () => {
       running: '0',
       dead: '0',
       oldest_due_at: null,
-      oldest_due_seconds: 0,
+      oldest_due_seconds: null,
     };
     expect(rows).toMatchObject([
       { store: 's3://dead', ...none, dead: '1', served: true, paused: false },
@@ -129,7 +129,7 @@ describe('backlog', () => {
   it('counts the oldest due from when a row was first due, retrying and running ones included', async () => {
     const worker = await addWorker(db);
     await put(db, `${STORE}/later`, '1 hour');
-    expect(await backlog()).toMatchObject({ oldest_due_at: null, oldest_due_seconds: 0 });
+    expect(await backlog()).toMatchObject({ oldest_due_at: null, oldest_due_seconds: null });
     await put(db, `${STORE}/new`);
     expect((await backlog()).oldest_due_seconds).toBeLessThan(60);
     const [row] = await claim(db, worker);
