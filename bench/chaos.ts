@@ -1,11 +1,13 @@
-/** The chaos scenario in full: `npm run bench:chaos`. Exits 1 when one of its promises is not kept. */
+/** The chaos scenario in full: `npm run bench:chaos -- [rows] [transactions]`. Exits 1 when one of its promises is not kept. */
 import { playChaos } from '../tests/support/chaos.ts';
 
 const rows = Number(process.argv[2] ?? 10_000);
+/** They are written one a second. */
+const transactions = Number(process.argv[3] ?? 40);
 
 const { dead, ...report } = await playChaos({
   rows,
-  transactions: 40,
+  transactions,
   pace: 1_000,
   daemons: 3,
   killEvery: 2_000,

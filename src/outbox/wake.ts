@@ -60,6 +60,7 @@ export class WakeUp {
   #closed = false;
   #retry: NodeJS.Timeout | undefined;
   #wait = RECONNECT_MIN;
+  #verifying: Promise<void> | undefined;
   #nonce: { readonly text: string; readonly heard: () => void } | undefined;
 
   constructor(options: WakeUpOptions) {
@@ -131,6 +132,14 @@ export class WakeUp {
    * so that a session that has died in silence is found.
    */
   async verify(): Promise<void> {
+    // One nonce at a time: a second would make the first look lost.
+    this.#verifying ??= this.#verify().finally(() => {
+      this.#verifying = undefined;
+    });
+    await this.#verifying;
+  }
+
+  async #verify(): Promise<void> {
     const sessions = this.#sessions;
     if (sessions === undefined) return;
     const text = `nonce ${randomUUID()}`;

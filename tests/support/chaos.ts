@@ -7,6 +7,7 @@ import type { ChildProcess } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { migrate } from '../../src/outbox/migrate.ts';
 import { type S3Server, startS3Server } from '../s3-server/server.ts';
 import { spawnCommand } from './command.ts';
@@ -30,6 +31,8 @@ export interface ChaosOptions {
 
 export interface ChaosReport {
   readonly kills: number;
+  /** Rows that were in the hands of killed daemons, and that others took over. */
+  readonly takenOver: number;
   readonly seconds: number;
   readonly targetsLeft: number;
   readonly neighboursLost: number;
@@ -106,9 +109,13 @@ export async function playChaos(options: ChaosOptions): Promise<ChaosReport> {
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'afterdelete-chaos-')));
   const server = await startPostgres({ fsync: 'on' });
   const s3 = await startS3Server({ buckets: [BUCKET] });
+  // A request takes its time, as it does over a network.
+  s3.faults.latency(40);
   const daemons = new Set<ChildProcess>();
   const db = openTestDatabase(server.url(), 'postgres');
   let over = false;
+  let kills = 0;
+  let takenOver = 0;
   try {
     await migrate(server.url());
     const world = createWorld(directory, s3, options.rows);
@@ -120,27 +127,46 @@ export async function playChaos(options: ChaosOptions): Promise<ChaosReport> {
           AFTERDELETE_ROOTS: `${world.root} s3://${BUCKET}/`,
           AFTERDELETE_HTTP: 'off',
           AFTERDELETE_LEASE: options.lease,
-          AFTERDELETE_LOG_LEVEL: 'error',
+          AFTERDELETE_LOG_LEVEL: 'warn',
+          // Slow enough for a kill to find work in hand.
+          AFTERDELETE_CONCURRENCY: '1',
+          AFTERDELETE_PREFETCH: '100',
           AWS_ENDPOINT_URL_S3: s3.endpoint,
           AWS_ACCESS_KEY_ID: s3.accessKeyId,
           AWS_SECRET_ACCESS_KEY: s3.secretAccessKey,
         },
       });
       daemons.add(daemon);
-      daemon.stdout.resume();
+      createInterface({ input: daemon.stdout }).on('line', line => {
+        const { event, moved } = JSON.parse(line) as { event?: string; moved?: number };
+        if (event === 'reaped') takenOver += moved ?? 0;
+      });
       daemon.stderr.resume();
       daemon.once('close', () => daemons.delete(daemon));
     };
     const began = performance.now();
     for (let i = 0; i < options.daemons; i++) start();
 
-    let kills = 0;
+    /** The daemon with most rows in hand, or any: a worker's name tells its process. */
+    const busiest = async () => {
+      const held =
+        'SELECT w.name FROM afterdelete.running_file_cleanup r JOIN afterdelete.worker w ON w.id = r.worker GROUP BY w.name ORDER BY count(*) DESC';
+      // PostgreSQL may be down just now.
+      const rows = await db.sql<{ name: string }>(held).catch(() => []);
+      const pids = rows.map(row => Number(row.name.split('/')[1]));
+      const [any] = daemons;
+      return (
+        pids
+          .map(pid => [...daemons].find(daemon => daemon.pid === pid))
+          .find(daemon => daemon !== undefined) ?? any
+      );
+    };
     const killing = (async () => {
       while (!over) {
         await pause(options.killEvery);
-        const [oldest] = daemons;
-        if (over || oldest === undefined) continue;
-        oldest.kill('SIGKILL');
+        const victim = await busiest();
+        if (over || victim === undefined) continue;
+        victim.kill('SIGKILL');
         kills += 1;
         start();
       }
@@ -179,6 +205,7 @@ export async function playChaos(options: ChaosOptions): Promise<ChaosReport> {
     );
     return {
       kills,
+      takenOver,
       seconds,
       targetsLeft: world.targetsLeft(),
       neighboursLost: world.neighboursLost(),
