@@ -25,7 +25,7 @@ const TITLES = [
 describe('the demo', { timeout: LIMIT }, () => {
   it('tells its stories, and all of them are so', async () => {
     const demo = startDemo();
-    expect(await demo.ended, demo.output()).toBe(0);
+    expect(await demo.end()).toEqual({ code: 0, broken: [] });
     const lines = demo.output().split('\n');
     expect(lines.filter(line => /^\d\. /.test(line))).toEqual(TITLES);
     expect(lines.filter(line => line.startsWith('   ✓ ')).length).toBeGreaterThan(30);
@@ -37,7 +37,7 @@ describe('the demo', { timeout: LIMIT }, () => {
 
   it('can run twice at the same time', async () => {
     const demos = [startDemo(), startDemo()];
-    for (const demo of demos) expect(await demo.ended, demo.output()).toBe(0);
+    for (const demo of demos) expect(await demo.end()).toEqual({ code: 0, broken: [] });
     for (const demo of demos) expect(demo.leftBehind()).toEqual([]);
   });
 
@@ -48,7 +48,7 @@ describe('the demo', { timeout: LIMIT }, () => {
     const demo = startDemo();
     await demo.says(title ?? '');
     demo.child.kill(signal);
-    expect(await demo.ended, demo.output()).toBe(code);
+    expect(await demo.end()).toEqual({ code: code, broken: [] });
     expect(demo.output()).toContain('Interrupted');
     expect(demo.leftBehind()).toEqual([]);
   });
@@ -115,6 +115,7 @@ function listenTo(signal?: AbortSignal): { narrator: Narrator; output: () => str
 }
 
 interface Demo {
+  end(): Promise<{ code: number | string; broken: string[] }>;
   readonly child: ChildProcess;
   /** The exit code, or the name of the signal that it died of. */
   readonly ended: Promise<unknown>;
@@ -145,9 +146,19 @@ function startDemo(): Demo {
     errors += text;
   });
   const ended = once(child, 'close').then(([code, signal]) => code ?? signal);
+  /** How it ended, and the claims that were not so, with what follows them. */
+  const end = async () => {
+    const code = await ended;
+    const lines = output.split('\n');
+    const broken = lines.filter((_, i) =>
+      lines.slice(Math.max(0, i - 3), i + 1).some(line => line.includes('✗')),
+    );
+    return { code, broken };
+  };
   return {
     child,
     ended,
+    end,
     output: () => output,
     errors: () => errors,
     says: async text => {

@@ -96,8 +96,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     if (!running) return;
     running = false;
     // Its own `stop()` waits for an exit that may have been: a terminal's Ctrl-C reaches the server too.
-    signalPostmaster(data, mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
-    await gone(data);
+    await stopPostmaster(data, mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
   };
 
   if (!existsSync(join(data, 'PG_VERSION'))) {
@@ -140,21 +139,22 @@ async function importTamed(name: string) {
   return module;
 }
 
-/** SIGINT is PostgreSQL's "fast shutdown"; SIGQUIT its "immediate" one: no checkpoint, recovery at the next start. */
-function signalPostmaster(data: string, signal: 'SIGINT' | 'SIGQUIT'): void {
-  try {
-    const [pid] = readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n');
-    process.kill(Number(pid), signal);
-  } catch (error) {
-    // No lock file, or no process: it has ended already.
-    if (!['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
-  }
-}
-
-/** Resolves when the server has removed its lock file, its last act; after 10 s it is given up. */
-async function gone(data: string): Promise<void> {
-  for (let i = 0; i < 500 && existsSync(join(data, 'postmaster.pid')); i++) {
-    await new Promise(resolve => setTimeout(resolve, 20));
+/**
+ * SIGINT is PostgreSQL's "fast shutdown"; SIGQUIT its "immediate" one: no checkpoint, recovery at the next start. Resolves
+ * when the process has ended, which is a little after it has removed its lock file; after 10 s it is given up.
+ */
+async function stopPostmaster(data: string, signal: 'SIGINT' | 'SIGQUIT'): Promise<void> {
+  const lock = join(data, 'postmaster.pid');
+  if (!existsSync(lock)) return;
+  const pid = Number(readFileSync(lock, 'utf8').split('\n')[0]);
+  for (let i = 0, sent: NodeJS.Signals | 0 = signal; i < 1_000; i++, sent = 0) {
+    try {
+      process.kill(pid, sent);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return;
+      throw error;
+    }
+    await new Promise(resolve => setTimeout(resolve, 10));
   }
 }
 
