@@ -1,5 +1,5 @@
 /** Runs the built command as users do: a process of its own, with an environment that holds nothing but what is given. */
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
@@ -17,6 +17,8 @@ export interface Outcome {
 export interface CommandOptions {
   readonly env?: Env;
   readonly cwd?: string;
+  /** Run as this user and group. Only root can. */
+  readonly uid?: number;
 }
 
 /** The command's environment: what a process needs at all, and what the test gives. */
@@ -31,11 +33,12 @@ export function spawnCommand(args: readonly string[], options: CommandOptions = 
   return spawnProgram(COMMAND, args, options);
 }
 
-function spawnProgram(program: string, args: readonly string[], { env, cwd }: CommandOptions) {
+function spawnProgram(program: string, args: readonly string[], { env, cwd, uid }: CommandOptions) {
   if (!existsSync(program)) throw new Error(`${program} is missing: run \`npm run build\` first`);
   return spawn(process.execPath, [program, ...args], {
     env: commandEnv(env),
     cwd,
+    ...(uid === undefined ? {} : { uid, gid: uid }),
     stdio: ['ignore', 'pipe', 'pipe'],
   });
 }
@@ -64,4 +67,21 @@ export async function runProgram(
     child.once('close', resolve);
   });
   return { code, ...outcome };
+}
+
+/** The user that a test becomes who must not be root: `nobody` on most systems. */
+const NOBODY = 65534;
+
+/**
+ * A user who may not do everything: undefined when this process is not root anyway; `impossible` when it is, and that user
+ * cannot read this checkout.
+ */
+export function ordinaryUser(): { uid?: number } | 'impossible' {
+  if (process.getuid?.() !== 0) return {};
+  const { status } = spawnSync(process.execPath, [COMMAND, '--version'], {
+    uid: NOBODY,
+    gid: NOBODY,
+    env: commandEnv(),
+  });
+  return status === 0 ? { uid: NOBODY } : 'impossible';
 }

@@ -12,6 +12,8 @@ export interface DaemonOptions {
   /** Arguments before `run`, e.g. `['--config', file]`. */
   readonly args?: readonly string[];
   readonly cwd?: string;
+  /** Run as this user. Only root can. */
+  readonly uid?: number;
 }
 
 export interface LogLine {
@@ -70,6 +72,7 @@ export function startDaemon(options: DaemonOptions): Daemon {
   const child = spawnCommand([...args, 'run'], {
     env,
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...(options.uid === undefined ? {} : { uid: options.uid }),
   });
   const lines: LogLine[] = [];
   const waiters = new Set<Waiter>();
