@@ -11,7 +11,8 @@ const SUSPICIOUS = new RegExp(`@|x-amz-|${SECRET_FIELD.source}`, 'i');
 
 // A password of a PostgreSQL URL may hold slashes, and spaces: pg encodes those by itself. Up to the last `@` then.
 const POSTGRES_URL = /(\bpostgres(?:ql)?:\/\/[^\s:@/]*):(?:\S*|[^\n/]*?)@/gi;
-const OTHER_URL = /(\b[a-z][a-z0-9+.-]*:\/\/[^\s:@/]*):[^\s/]*@/gi;
+// No scheme is longer than that: without a bound, a target of `a.a.a…` would take quadratic time, and every log line waits.
+const OTHER_URL = /(\b[a-z][a-z0-9+.-]{0,30}:\/\/[^\s:@/]*):[^\s/]*@/gi;
 const PARAMETER =
   /(^|[?&;\s])((?:ssl)?password|x-amz-(?:signature|security-token|credential))=(?:'[^']*'|[^&\s'"]*)/gi;
 

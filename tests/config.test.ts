@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ConfigError, credentialsOf, type LoadOptions, loadConfig, type Settings } from '../src/config.ts';
+import { redact } from '../src/redact.ts';
 
 const MINIMAL = { DATABASE_URL: 'postgres://me@db/x', AFTERDELETE_ROOTS: 'file:///data/' };
 
@@ -269,6 +270,28 @@ describe('the file', () => {
     }
   });
 
+  it.each([
+    ['an alias of nothing', 'poll: *nowhere\n'],
+    [
+      'aliases of aliases without end',
+      [...'abcdefgh']
+        .map((name, i) => `${name}: &${name} [${`*${'xabcdefg'[i]},`.repeat(i && 9)}1]`)
+        .join('\n'),
+    ],
+  ])('must be YAML, and is not with %s', (_, text) => {
+    const [wrong, ...others] = problems({}, text);
+    expect(wrong).toMatch(/\.yaml: expected YAML, got .*alias/);
+    expect(others).toEqual([]);
+  });
+
+  it('cannot be named by nothing', () => {
+    const env = { ...MINIMAL, AFTERDELETE_CONFIG: '' };
+    expect(problemsOf(() => loadConfig({ env, configPath: '' }))[0]).toMatch(
+      /^--config: expected .*, got ""/,
+    );
+    expect(problemsOf(() => loadConfig({ env }))).toEqual([]);
+  });
+
   it('must be a mapping', () => {
     expect(problems({}, '- a\n')[0]).toMatch(/expected a mapping of settings.*, got a list$/);
   });
@@ -369,6 +392,39 @@ describe('a setting alone', () => {
     expect(wrong.join('\n')).not.toContain('hunter2');
     expect(wrong[0]).toContain('expected a connection string like postgres://');
     expect(problems({ DATABASE_URL: '' }, `databaseUrl: "${url}"`).join()).not.toContain('hunter2');
+  });
+
+  it.each([
+    'postgres:///x?host=/run/postgresql',
+    'postgres://me:hunter2@/x?host=/run/postgresql&port=6432',
+    'postgres://me:hunter2@%2Frun%2Fpostgresql/x',
+    'postgres://me:p%40ss%2Fw%23rd@db/x?sslmode=disable',
+    'postgresql://db',
+  ])('a connection string may be all that pg takes: %s', url => {
+    expect(load({ DATABASE_URL: url }).databaseUrl).toBe(url);
+  });
+
+  it.each([
+    // pg would never come back from connect().
+    ['postgres://me:hunter2@db/x?port=abc', 'no port from 1 to 65535: NaN'],
+    ['postgres://me:hunter2@db/x?port=99999', 'no port from 1 to 65535: 99999'],
+    [
+      'postgres://me:hunter2@db/x?sslrootcert=/nowhere/ca.pem',
+      "no such file or directory, open '/nowhere/ca.pem'",
+    ],
+  ])('a connection string that pg cannot use is told of with the reason: %s', (url, why) => {
+    for (const name of ['DATABASE_URL', 'AFTERDELETE_LISTEN_URL']) {
+      const wrong = problems({ [name]: url });
+      expect(wrong).toHaveLength(1);
+      expect(wrong[0]).toMatch(
+        new RegExp(`^${name}: expected .*${why}.*, got "postgres://me:\\*\\*\\*@db/x"$`),
+      );
+    }
+  });
+
+  it('no example in a message looks like a password, which would be masked', () => {
+    const wrong = problems({ DATABASE_URL: 'x', AFTERDELETE_LISTEN_URL: 'x' }).join('\n');
+    expect(redact(wrong)).toBe(wrong);
   });
 
   it('tells every problem, one line each', () => {

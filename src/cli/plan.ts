@@ -137,11 +137,17 @@ class Planner {
 
   async #inside(row: Pending, root: string): Promise<string[]> {
     const seen = await this.#inspect(row, root);
+    const prunes = seen.problem === undefined && row.pruneParents > 0;
     return [
-      `  root: ${root}`,
-      `  deletes: ${describe(seen)}${row.pruneParents > 0 ? `, then up to ${counted(row.pruneParents, 'empty parent')}` : ''}`,
+      `  root: ${root}${this.#isNew(root) ? ', which no daemon has served yet: the first one marks it' : ''}`,
+      `  deletes: ${describe(seen)}${prunes ? `, then up to ${counted(row.pruneParents, 'empty parent')}` : ''}`,
       ...(seen.problem === undefined ? [] : [`  problem: ${plain(seen.problem)}`]),
     ];
+  }
+
+  #isNew(root: string): boolean {
+    const marked = handlerFor(root, this.#handlers).identify !== undefined;
+    return marked && this.#context?.identity(root) === undefined;
   }
 
   async #inspect(row: Pending, root: string): Promise<Inspection> {

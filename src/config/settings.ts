@@ -4,6 +4,7 @@
  * The message of each schema says what was expected; who it was and what came instead, `loadConfig` adds.
  */
 import ms, { type StringValue } from 'ms';
+import pg from 'pg';
 import { z } from 'zod';
 import { LOG_LEVELS } from '../log.ts';
 
@@ -22,12 +23,17 @@ export interface ListenAddress {
   readonly port: number;
 }
 
-/** A schema from a function that returns undefined for what it does not accept. */
+/** A schema from a function that returns undefined for what it does not accept, or throws an error that says why. */
 export function parsed<T>(expected: string, parse: (value: unknown) => T | undefined): z.ZodType<T> {
   return z.unknown().transform((value, context): T => {
-    const result = parse(value);
-    if (result !== undefined) return result;
-    context.addIssue({ code: 'custom', message: expected });
+    let why = '';
+    try {
+      const result = parse(value);
+      if (result !== undefined) return result;
+    } catch (error) {
+      why = ` (${error instanceof Error ? error.message : String(error)})`;
+    }
+    context.addIssue({ code: 'custom', message: `${expected}${why}` });
     return z.NEVER;
   });
 }
@@ -65,11 +71,23 @@ function oneOf<const T extends string>(values: readonly T[]): z.ZodType<T> {
   return z.enum(values, { error: `one of ${values.join(', ')}` }) as unknown as z.ZodType<T>;
 }
 
-const isPostgresUrl = (value: unknown) =>
-  typeof value === 'string' && /^postgres(ql)?:\/\//.test(value) && URL.canParse(value);
+/**
+ * A connection string that pg can use, by pg's own rules: they are not quite those of URLs (with a socket in `?host=`
+ * there may be a user and no host), and it reads the files of certificates that are named in it.
+ * @throws what pg throws.
+ */
+function postgresUrl(value: unknown): string | undefined {
+  if (typeof value !== 'string' || !/^postgres(ql)?:\/\//.test(value)) return undefined;
+  const { port } = new pg.Client({ connectionString: value });
+  // With another one, pg's connect() never comes back.
+  if (!Number.isInteger(port) || port < 1 || port > 65_535)
+    throw new Error(`no port from 1 to 65535: ${port}`);
+  return value;
+}
 
+// Without an example of a password: it would be masked like a real one.
 const POSTGRES_URL =
-  "a connection string like postgres://user:password@host:5432/database, with special characters of the password percent-encoded ('/' as %2F, '#' as %23)";
+  "a connection string like postgres://user@host:5432/database, with special characters of a password percent-encoded ('/' as %2F, '#' as %23)";
 
 /** `host:port`, `[address]:port` or `off`. */
 function listenAddress(value: unknown): ListenAddress | 'off' | undefined {
@@ -90,15 +108,10 @@ function setting<T>(env: string, schema: z.ZodType<T>, fallback?: string): Setti
  * time within what PostgreSQL can store.
  */
 export const SETTINGS = {
-  databaseUrl: setting(
-    'DATABASE_URL',
-    parsed(POSTGRES_URL, value => (isPostgresUrl(value) ? String(value) : undefined)),
-  ),
+  databaseUrl: setting('DATABASE_URL', parsed(POSTGRES_URL, postgresUrl)),
   listenUrl: setting(
     'AFTERDELETE_LISTEN_URL',
-    parsed(`off, or ${POSTGRES_URL}`, value =>
-      value === 'off' || isPostgresUrl(value) ? String(value) : undefined,
-    ),
+    parsed(`off, or ${POSTGRES_URL}`, value => (value === 'off' ? value : postgresUrl(value))),
   ),
   host: setting(
     'AFTERDELETE_HOST',

@@ -75,8 +75,9 @@ export class Source {
 
 /** What the YAML file says, {} if there is none, undefined if it cannot be used. */
 export function readFile(env: Env, configPath: string | undefined, problems: string[]): File | undefined {
-  const path = configPath ?? env.AFTERDELETE_CONFIG;
-  if (!path) return {};
+  // An empty option is a mistake, often a variable of the shell that is not set; an empty variable is as good as none.
+  const path = configPath ?? (env.AFTERDELETE_CONFIG || undefined);
+  if (path === undefined) return {};
   const name = configPath === undefined ? 'AFTERDELETE_CONFIG' : '--config';
   let text: string;
   try {
@@ -94,7 +95,15 @@ export function readFile(env: Env, configPath: string | undefined, problems: str
     problems.push(problem(`${path}:${line}:${col}`, 'YAML', redact(error.message.replaceAll('\n', ' '))));
   }
   if (document.errors.length > 0) return undefined;
-  const content: unknown = document.toJS() ?? {};
+  let content: unknown;
+  try {
+    content = document.toJS() ?? {};
+  } catch (error) {
+    // Aliases are followed only now: one may name nothing, or each of them nine others (a "billion laughs").
+    const why = error instanceof Error ? error.message : String(error);
+    problems.push(problem(path, 'YAML', redact(why.replaceAll('\n', ' '))));
+    return undefined;
+  }
   if (typeof content === 'object' && content !== null && !Array.isArray(content)) return { ...content };
   problems.push(problem(path, 'a mapping of settings, like `concurrency: 16`', show(content)));
   return undefined;

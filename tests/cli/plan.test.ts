@@ -69,15 +69,29 @@ describe('plan', () => {
     expect(stderr).toContain('there is no cleanup 77');
   });
 
-  it('writes no mark into a root that no daemon has served', async () => {
+  it('tells what the first daemon would delete in a root that none has served, and writes no mark', async () => {
     const db = await createDatabase();
     const disk = createDisk();
     await enqueue(db, disk.write('a'));
     const { code, stdout } = await plan(db, disk.root);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/problem: nothing is recorded for the root/);
+    expect(stdout).toMatch(
+      /root: .*\/, which no daemon has served yet: the first one marks it\n {2}deletes: 1 object, /,
+    );
+    expect(stdout).not.toContain('problem');
     expect(existsSync(disk.at('.afterdelete-root'))).toBe(false);
     expect(existsSync(disk.at('a'))).toBe(true);
+  });
+
+  it('promises no empty parents where the target itself cannot be deleted', async () => {
+    const { db, disk } = await createServedRoot();
+    disk.write('a/b/folder/file');
+    for (const name of ['a/b/folder', 'a/b/gone']) {
+      await db.sql('SELECT afterdelete.enqueue($1, prune_parents => 2)', [disk.root + name]);
+    }
+    const { stdout } = await plan(db, disk.root);
+    expect(stdout).toMatch(/deletes: 0 objects, 0 B\n {2}problem: .* is a directory/);
+    expect(stdout).toContain('deletes: nothing: it is already gone, then up to 2 empty parents\n');
   });
 
   it('says that nothing is pending', async () => {

@@ -96,9 +96,13 @@ export function createFileHandler(options: FileHandlerOptions = {}): Handler {
       if (refused) return { ...NONE, exists: false, problem: refused.message };
       const { root } = cleanup;
       return within(root, async folders => {
+        const recorded = context.identity(root);
         try {
+          // The first daemon takes over what mark there is, or writes one: until then there is nothing to compare.
           await context.call(() =>
-            folders.use(folders.root, open => verifyMark(open, folders, root, context.identity(root))),
+            folders.use(folders.root, async open => {
+              if (recorded !== undefined) await verifyMark(open, folders, root, recorded);
+            }),
           );
         } catch (error) {
           if (!(error instanceof StorageError)) throw error;
