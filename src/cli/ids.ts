@@ -72,7 +72,8 @@ export function stateOf(found: Found): string {
     case 'running':
       return `it is running: ${plain(found.worker ?? 'a worker that has vanished')} has it in hand`;
     case 'dead':
-      return `it is dead: ${plain(found.message)}`;
+      // What follows is a sentence of its own, or the target.
+      return `it is dead: ${plain(found.message).replace(/\.$/, '')}`;
     case 'done':
       return `it is done: ${found.outcome}${found.message === null ? '' : ` (${plain(found.message)})`}`;
   }

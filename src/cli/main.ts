@@ -59,11 +59,12 @@ Start here:
 
 for (const add of COMMANDS) add(program);
 
-// `afterdelete status | head` closes the pipe early, which is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit(0);
-});
+// `afterdelete cancel 1 2 3 | head -1` closes the pipe early, which is no failure, and no reason not to cancel the rest.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') process.exit(report(error, process.env));
+  });
+}
 
 try {
   await program.parseAsync();

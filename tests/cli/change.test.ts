@@ -1,5 +1,6 @@
+import { once } from 'node:events';
 import { describe, expect, it } from 'vitest';
-import { runCommand } from '../support/command.ts';
+import { runCommand, spawnCommand } from '../support/command.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 const run = (db: TestDatabase, ...args: string[]) => runCommand(args, { env: { DATABASE_URL: db.url } });
@@ -72,6 +73,22 @@ describe('retry', () => {
 });
 
 describe('cancel', () => {
+  it.each(['stdout', 'stderr'] as const)(
+    'goes on to the last id when nobody reads %s any more',
+    async name => {
+      const db = await createDatabase();
+      await db.sql(`INSERT INTO afterdelete.pending_file_cleanup (id, target)
+      SELECT i, 's3://a/' || i FROM generate_series(1, 40) i WHERE i % 2 = 0`);
+      const ids = Array.from({ length: 40 }, (_, i) => String(i + 1));
+      const command = spawnCommand(['cancel', ...ids], { env: { DATABASE_URL: db.url } });
+      const exit = once(command, 'close');
+      await once(command[name], 'data');
+      command[name].destroy();
+      expect(await exit).toEqual([1, null]);
+      expect(await db.sql('SELECT id FROM afterdelete.pending_file_cleanup')).toEqual([]);
+    },
+  );
+
   it('gives up what is pending, and says of the others why not', async () => {
     const db = await writeOneOfEach();
     const { code, stdout, stderr } = await run(db, 'cancel', '1', '2', '3', '4', '5');

@@ -1,7 +1,10 @@
-import { writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, writeFileSync } from 'node:fs';
+import { text } from 'node:stream/consumers';
 import { describe, expect, it } from 'vitest';
 import { VERSION } from '../../src/version.ts';
-import { runCommand } from '../support/command.ts';
+import { COMMAND, commandEnv, runCommand } from '../support/command.ts';
 import { createDatabase } from '../support/database.ts';
 import { createDisk } from '../support/disk.ts';
 
@@ -117,6 +120,15 @@ describe('the command', () => {
     expect(stderr).toMatch(/\n\s+at /);
     expect(stderr).toContain('caused by');
     expect(stderr).not.toContain('hunter2');
+  });
+
+  it.runIf(existsSync('/dev/full'))('says in one line that its output cannot be written', async () => {
+    const db = await createDatabase();
+    const shell = spawn('sh', ['-c', 'exec "$0" "$@" > /dev/full', process.execPath, COMMAND, 'status'], {
+      env: commandEnv({ DATABASE_URL: db.url }),
+    });
+    const [stderr, [code]] = await Promise.all([text(shell.stderr), once(shell, 'close')]);
+    expect({ code, stderr }).toEqual({ code: 1, stderr: 'error: ENOSPC: no space left on device, write\n' });
   });
 
   it.each(['status', 'plan', 'retry --all'])(
