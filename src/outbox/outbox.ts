@@ -145,13 +145,18 @@ export class Outbox {
     return rows.map(claimedRow)[0];
   }
 
-  /** Rows that stand as this worker's under a claim it knows nothing of: the answer to that claim never came. */
-  async handBackStrays(worker: string, known: readonly string[]): Promise<number> {
+  /**
+   * Hands back rows that stand as this worker's and that it does not have in hand, e.g. because the answer to their claim
+   * never came. Returns how many.
+   */
+  async handBackStrays(worker: string, inHand: readonly Pick<ClaimedRow, 'id' | 'claim'>[]): Promise<number> {
     const { rows } = await sql`
       SELECT afterdelete.settle_back(array_agg(r.id), array_agg(r.claim), array_agg('handed_back'::text),
                array_agg(0::double precision), array_agg(NULL::text), array_agg(r.objects_deleted), array_agg(r.bytes_freed))
         FROM afterdelete.running_file_cleanup r
-       WHERE r.worker = ${worker} AND r.claim <> ALL (${known}::bigint[])`.execute(this.#db);
+       WHERE r.worker = ${worker}
+         AND (r.id, r.claim) NOT IN (SELECT * FROM unnest(${inHand.map(row => row.id)}::bigint[], ${inHand.map(row => row.claim)}::bigint[]))
+      HAVING count(*) > 0`.execute(this.#db);
     return rows.length;
   }
 

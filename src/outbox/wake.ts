@@ -61,7 +61,9 @@ export class WakeUp {
   #retry: NodeJS.Timeout | undefined;
   #wait = RECONNECT_MIN;
   #verifying: Promise<void> | undefined;
-  #nonce: { readonly text: string; readonly heard: () => void } | undefined;
+  #nonce:
+    | { readonly text: string; readonly heard: () => void; readonly lost: (error: unknown) => void }
+    | undefined;
 
   constructor(options: WakeUpOptions) {
     this.#options = options;
@@ -146,7 +148,7 @@ export class WakeUp {
     let timer: NodeJS.Timeout | undefined;
     try {
       await new Promise<void>((resolve, reject) => {
-        this.#nonce = { text, heard: resolve };
+        this.#nonce = { text, heard: resolve, lost: reject };
         timer = setTimeout(
           () =>
             reject(
@@ -213,6 +215,8 @@ export class WakeUp {
     const sessions = this.#sessions;
     this.#sessions = undefined;
     if (sessions !== undefined) discard(sessions);
+    // Whoever comes next has a session, and a nonce, of its own.
+    this.#nonce?.lost(error);
     const reason = error instanceof Error ? error.message : String(error);
     if (this.#listening) {
       this.#listening = false;
@@ -229,6 +233,7 @@ export class WakeUp {
     this.#sessions = undefined;
     this.#listening = false;
     if (sessions !== undefined) discard(sessions);
+    this.#nonce?.lost(new Error('closed'));
   }
 }
 

@@ -1,4 +1,5 @@
 /** The way of a batch: ask the guard once, call the handler once, and have one result for each cleanup, whatever happens. */
+import { inspect } from 'node:util';
 import {
   type Cleanup,
   type Context,
@@ -9,6 +10,18 @@ import {
   resultOf,
 } from '../handlers/contract.ts';
 import type { Guard, Verdict } from './guard.ts';
+
+/** The outcomes, and whether an error comes with them. */
+const HAS_ERROR = {
+  deleted: false,
+  absent: false,
+  yielded: false,
+  retry: true,
+  blocked: true,
+  dead: true,
+  unavailable: true,
+  wrong_root: true,
+} as const satisfies Record<Result['outcome'], boolean>;
 
 /** What became of a cleanup: a handler's result, or `kept`, because a live row holds exactly this target. */
 export type Outcome = Result | (Receipt & { readonly outcome: 'kept'; readonly note: string });
@@ -53,8 +66,11 @@ async function askGuard(
 ): Promise<readonly Verdict[]> {
   try {
     const verdicts = await guard(batch);
-    if (verdicts.length === batch.length) return verdicts;
-    throw new Error(`it gave ${verdicts.length} verdicts for ${batch.length} cleanups`);
+    if (verdicts.length !== batch.length)
+      throw new Error(`it gave ${verdicts.length} verdicts for ${batch.length} cleanups`);
+    const odd = verdicts.findIndex(verdict => !isVerdict(verdict));
+    if (odd >= 0) throw new Error(`it gave a verdict that is none: ${inspect(verdicts[odd])}`);
+    return verdicts;
   } catch (error) {
     onTrouble(`asking the guard about ${batch.length} cleanups`, error);
     const reason = `the guard cannot be asked: ${error instanceof Error ? error.message : String(error)}`;
@@ -68,11 +84,29 @@ async function callHandler(
 ): Promise<readonly Result[]> {
   try {
     const results = await handler.delete(batch, context);
-    if (results.length === batch.length) return results;
-    throw new Error(
-      `the handler of ${handler.scheme}: gave ${results.length} results for ${batch.length} cleanups`,
-    );
+    const from = `the handler of ${handler.scheme}: gave`;
+    if (results.length !== batch.length)
+      throw new Error(`${from} ${results.length} results for ${batch.length} cleanups`);
+    const odd = results.findIndex(result => !isResult(result));
+    if (odd >= 0) throw new Error(`${from} a result that is none: ${inspect(results[odd])}`);
+    return results;
   } catch (error) {
     return batch.map(({ id }) => resultOf(error, progressOf(id)));
   }
+}
+
+// Guards and handlers may be a user's own, in JavaScript: what they give is looked at before it is relied on.
+
+function isVerdict(given: { verdict?: unknown; reason?: unknown } | undefined): boolean {
+  const { verdict, reason } = given ?? {};
+  return verdict === 'go' || ((verdict === 'kept' || verdict === 'blocked') && typeof reason === 'string');
+}
+
+function isResult(
+  given: { outcome?: unknown; objects?: unknown; bytes?: unknown; error?: unknown } | undefined,
+): boolean {
+  const { outcome, objects, bytes, error } = given ?? {};
+  if (typeof outcome !== 'string' || !Object.hasOwn(HAS_ERROR, outcome)) return false;
+  if (HAS_ERROR[outcome as Result['outcome']] && typeof error !== 'string') return false;
+  return Number.isSafeInteger(objects) && (bytes === null || Number.isSafeInteger(bytes));
 }

@@ -1,4 +1,5 @@
 /** What a worker does beside its rows, with every heartbeat: each task on its own, so that none holds up another. */
+import pLimit from 'p-limit';
 import type { Outbox, WorkerPause } from '../outbox/outbox.ts';
 import type { Neighbours } from './neighbours.ts';
 import type { Store } from './store.ts';
@@ -7,24 +8,25 @@ export interface HousekeepingOptions {
   readonly outbox: Outbox;
   readonly stores: readonly Store[];
   readonly neighbours: Neighbours;
-  /** In ms. */
-  readonly lease: number;
   readonly onTrouble: (doing: string, error: unknown) => void;
   readonly onReaped: (reaped: { workers: number; moved: number; died: number }) => void;
 }
 
 /** How often the audit trail's partitions are looked after, in ms. */
 const HISTORY = 3_600_000;
+/**
+ * How soon again after a failure, in ms. Not with every heartbeat: while it waits for the lock that somebody's long query
+ * keeps from it, settles wait behind it.
+ */
+const HISTORY_RETRY = 300_000;
 
 export class Housekeeping {
   readonly #options: HousekeepingOptions;
+  readonly #oneAtATime = pLimit(1);
   /** What stands in the database of this worker's pauses. */
   #recorded = '';
   #recordedFor = '';
   #historyAt = Number.NEGATIVE_INFINITY;
-  #doubtUntil = Number.NEGATIVE_INFINITY;
-  #claiming = 0;
-  #checking: Promise<void> | undefined;
   #busy = false;
   #again = false;
 
@@ -32,20 +34,12 @@ export class Housekeeping {
     this.#options = options;
   }
 
-  /** An answer to a claim may have been lost: from now on, for two leases, look for rows that it claimed. */
-  doubt(): void {
-    this.#doubtUntil = performance.now() + 2 * this.#options.lease;
-  }
-
-  /** Wraps every claim: never beside a search for strays, which would take its rows for some. */
+  /**
+   * Wraps every claim, until what it brought is in the stores' hands: never beside a search for strays, which would take
+   * its rows for some.
+   */
   async claiming<T>(claim: () => Promise<T>): Promise<T> {
-    await this.#checking;
-    this.#claiming += 1;
-    try {
-      return await claim();
-    } finally {
-      this.#claiming -= 1;
-    }
+    return await this.#oneAtATime(claim);
   }
 
   async run(worker: string): Promise<void> {
@@ -60,8 +54,9 @@ export class Housekeeping {
       await this.#try('reading pauses', () => this.#readPauses());
       await this.#try('taking over the rows of vanished workers', () => this.#reap());
       await this.#try('reading the roots of the other workers', () => this.#options.neighbours.refresh());
-      await this.#try('looking for rows of a lost claim', () => this.#handBackStrays(worker));
       await this.#try('maintaining the audit trail', () => this.#maintainHistory());
+      // Last, because it waits for a claim to end.
+      await this.#try('looking for rows that are not in hand', () => this.#handBackStrays(worker));
     } finally {
       this.#busy = false;
     }
@@ -99,21 +94,24 @@ export class Housekeeping {
     if (reaped.workers > 0 || reaped.moved > 0 || reaped.died > 0) this.#options.onReaped(reaped);
   }
 
+  /**
+   * The answer to a claim may have been lost, or the claim been given up and committed minutes later, when a lock or a
+   * network let it: there is no telling until when. So every round looks.
+   */
   async #handBackStrays(worker: string): Promise<void> {
-    if (performance.now() > this.#doubtUntil || this.#claiming > 0) return;
-    const known = this.#options.stores.flatMap(store => store.claims());
-    // A timed-out claim may still be under way in the database: its rows are found in a later round.
-    const check = this.#options.outbox.handBackStrays(worker, known);
-    this.#checking = check.then(
-      () => {},
-      () => {},
+    const { outbox, stores } = this.#options;
+    await this.#oneAtATime(() =>
+      outbox.handBackStrays(
+        worker,
+        stores.flatMap(store => store.rows()),
+      ),
     );
-    await check;
   }
 
   async #maintainHistory(): Promise<void> {
-    if (performance.now() < this.#historyAt + HISTORY) return;
+    if (performance.now() < this.#historyAt) return;
+    this.#historyAt = performance.now() + HISTORY_RETRY;
     await this.#options.outbox.maintainHistory();
-    this.#historyAt = performance.now();
+    this.#historyAt = performance.now() + HISTORY;
   }
 }

@@ -21,13 +21,20 @@ export class Linger {
 
   /** A claim came back with so many rows. */
   claimed(rows: number): void {
-    if (rows > 0) this.#recent.push({ at: this.#now(), rows });
+    if (rows === 0) return;
+    this.#forgetOld();
+    this.#recent.push({ at: this.#now(), rows });
   }
 
   /** How long to wait before looking again without arming, in ms; 0: arm and sleep. */
   get pause(): number {
+    this.#forgetOld();
+    return this.#recent.reduce((sum, { rows }) => sum + rows, 0) > FAST ? PAUSE : 0;
+  }
+
+  /** With every claim too: while all claims are full, nobody asks how long to wait. */
+  #forgetOld(): void {
     const since = this.#now() - WINDOW;
     this.#recent = this.#recent.filter(({ at }) => at >= since);
-    return this.#recent.reduce((sum, { rows }) => sum + rows, 0) > FAST ? PAUSE : 0;
   }
 }

@@ -71,9 +71,15 @@ export class Loop {
     this.#options.signal.ring('change');
   }
 
+  /** Gets a worker row, and with it a new tenure: what the one before claimed is none of its business. */
+  async register(): Promise<void> {
+    await this.#options.lease.acquire();
+    this.#tenure = { ended: false, stopping: this.#tenure.stopping };
+  }
+
   /** Runs until the tenure says that the daemon stops. Never rejects. */
   async run(): Promise<void> {
-    const { lease, housekeeping, events, signal } = this.#options;
+    const { lease, events, signal } = this.#options;
     let wait = TROUBLE_MIN;
     while (!this.#tenure.stopping) {
       try {
@@ -86,8 +92,6 @@ export class Loop {
           continue;
         }
         this.#trouble = error instanceof Error ? error.message : String(error);
-        // Claimed, perhaps, but the answer never came: those rows must not stay ours for ever.
-        housekeeping.doubt();
         const doing = isSchemaError(error) ? 'claiming (is the schema of another version?)' : 'claiming';
         events.emit('trouble', { doing, error });
         await signal.wait(wait * (0.5 + Math.random()));
@@ -98,19 +102,18 @@ export class Loop {
 
   async #turn(): Promise<void> {
     const { lease, stores, wakeUp, events } = this.#options;
-    if (lease.worker === undefined) {
-      await lease.acquire();
-      this.#tenure = { ended: false, stopping: this.#tenure.stopping };
-    }
+    if (lease.worker === undefined) await this.register();
     for (const store of stores) void store.checkRoots();
     if (this.#suspects) await this.#runSuspects();
+    // The ring that told of it was for those who waited in there.
+    if (this.#tenure.ended) return;
 
     const { full } = await this.claim();
     if (full) {
       void wakeUp?.disarm();
       // With room for more, claim again at once; without, wait until some comes free.
       if (this.#rooms().size > 0) events.emit('wakeup', { cause: 'full' });
-      else await this.#sleep(this.#poll());
+      else await this.#sleep(await this.#sleepTime([], new Set()));
       return;
     }
     const pause = this.#linger.pause;
@@ -132,22 +135,24 @@ export class Loop {
   /** Claims once, as much as there is room for, and hands it to the stores. `full`: some store may have more. */
   async claim(): Promise<{ rows: number; full: boolean }> {
     const { outbox, lease, stores, housekeeping, neighbours } = this.#options;
-    const rooms = this.#rooms();
     const worker = lease.worker;
-    if (rooms.size === 0 || worker === undefined) return { rows: 0, full: false };
     const tenure = this.#tenure;
-    const rows = await housekeeping.claiming(() => outbox.claim(worker, rooms, neighbours.roots));
-    this.#trouble = undefined;
-    // The lease was lost meanwhile: these rows will be reaped with the others.
-    if (tenure.ended) return { rows: 0, full: false };
-    this.#linger.claimed(rows.length);
-    let full = false;
-    for (const store of stores) {
-      const mine = rows.filter(row => row.store === store.name);
-      full ||= mine.length > 0 && mine.length === rooms.get(store.name);
-      if (mine.length > 0) store.accept(mine, tenure);
-    }
-    return { rows: rows.length, full };
+    return await housekeeping.claiming(async () => {
+      const rooms = this.#rooms();
+      const rows =
+        rooms.size === 0 || worker === undefined ? [] : await outbox.claim(worker, rooms, neighbours.roots);
+      this.#trouble = undefined;
+      // The lease was lost meanwhile: these rows will be reaped with the others.
+      if (tenure.ended) return { rows: 0, full: false };
+      this.#linger.claimed(rows.length);
+      let full = false;
+      for (const store of stores) {
+        const mine = rows.filter(row => row.store === store.name);
+        full ||= mine.length > 0 && mine.length === rooms.get(store.name);
+        if (mine.length > 0) store.accept(mine, tenure);
+      }
+      return { rows: rows.length, full };
+    });
   }
 
   #rooms(): Map<string, number> {
@@ -169,9 +174,14 @@ export class Loop {
       const worker = lease.worker;
       const served = [...this.#rooms().keys()];
       if (worker === undefined || served.length === 0) return;
-      const row = await housekeeping.claiming(() => outbox.claimSuspect(worker, served));
-      if (row === undefined) return;
-      stores.find(store => store.name === row.store)?.accept([row], tenure);
+      const found = await housekeeping.claiming(async () => {
+        const row = await outbox.claimSuspect(worker, served);
+        // With the lease lost meanwhile it will be reaped.
+        if (row !== undefined && !tenure.ended)
+          stores.find(store => store.name === row.store)?.accept([row], tenure);
+        return row !== undefined;
+      });
+      if (!found) return;
       await idle();
     }
   }
@@ -191,7 +201,9 @@ export class Loop {
       // A millisecond later than PostgreSQL's microseconds say, or it would wake up just too early.
       if (due !== undefined) times.push(Math.max(1, due + 1));
     }
-    for (const { wait } of stores) if (wait !== undefined) times.push(wait + 1);
+    // A served store whose probe may be sent has no row for it: that comes as any other does.
+    for (const { name, wait } of stores)
+      if (wait !== undefined && !served.includes(name)) times.push(wait + 1);
     if (wakeUp?.listening) {
       if (served.every(store => armed.has(store))) this.#armWait = ARM_MIN;
       else {

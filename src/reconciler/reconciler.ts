@@ -65,10 +65,8 @@ export class Reconciler {
       worker: this.name,
       history: history > 0,
       onSettled: (settlement, held) => this.#stores.get(settlement.row.store)?.settled(settlement, held),
-      onRefused: settlement => {
-        this.#housekeeping.doubt();
-        this.#stores.get(settlement.row.store)?.settled(settlement, false);
-      },
+      // No longer in hand, and still marked as running: the next round hands it back.
+      onRefused: settlement => this.#stores.get(settlement.row.store)?.settled(settlement, false),
       onTrouble,
     });
     this.#stores = new Map(stores.map(store => [store, this.#createStore(store)]));
@@ -76,7 +74,6 @@ export class Reconciler {
       outbox,
       stores: this.#all,
       neighbours: this.#neighbours,
-      lease,
       onTrouble,
       onReaped: reaped => void this.events.emit('reaped', reaped),
     });
@@ -181,7 +178,7 @@ export class Reconciler {
 
   async #prepare(): Promise<void> {
     await assertSchema(this.#db);
-    if (this.#lease.worker === undefined) await this.#lease.acquire();
+    if (this.#lease.worker === undefined) await this.#loop.register();
     await Promise.all([this.#neighbours.refresh(), ...this.#all.map(store => store.checkRoots())]);
   }
 

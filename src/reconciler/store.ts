@@ -62,6 +62,11 @@ interface Held {
 
 type Task = Held & { readonly cleanup: Cleanup };
 
+/** Whether the storage has answered: what yields may not have asked it anything. */
+function answered(result: Result): boolean {
+  return result.outcome !== 'yielded' || (result.progressed ?? result.objects > 0);
+}
+
 /** Most rows of one store that one claim asks for. */
 const CLAIM = 1_000;
 
@@ -102,7 +107,8 @@ export class Store {
 
   /** Milliseconds until this store needs to be looked at without being asked; undefined: never. */
   get wait(): number | undefined {
-    return this.#roots.wait ?? (this.#breaker.open && this.inHand === 0 ? this.#breaker.wait : undefined);
+    const probing = this.#breaker.open && this.inHand === 0 && this.#operator === undefined;
+    return this.#roots.wait ?? (probing ? this.#breaker.wait : undefined);
   }
 
   /** What this worker leaves alone, for the record. */
@@ -120,21 +126,21 @@ export class Store {
       .map(({ row, progress }) => ({ row, ...totalOf(row, progress) }));
   }
 
-  /** The numbers of the claims of which rows are in hand. */
-  claims(): string[] {
-    return [...new Set([...this.#held.values()].map(held => held.row.claim))];
+  /** The rows in hand. */
+  rows(): ClaimedRow[] {
+    return [...this.#held.values()].map(held => held.row);
   }
 
   /** Takes claimed rows in hand. */
   accept(rows: readonly ClaimedRow[], tenure: Tenure): void {
     const tasks: Task[] = [];
-    const foreign: ClaimedRow[] = [];
+    const foreign: Held[] = [];
     for (const row of rows) {
       const held: Held = { row, tenure, progress: NOTHING, run: { receipt: NOTHING, ms: 0 } };
       this.#held.set(row.id, held);
       const root = rootOf(row.target, this.#options.roots);
       if (root === undefined) {
-        foreign.push(row);
+        foreign.push(held);
         continue;
       }
       const { id, pruneParents, attempt } = row;
@@ -165,11 +171,13 @@ export class Store {
     if (first.tenure.stopping || this.#rootPaused) return this.#handBack(batch);
     const { guard, handler, events } = this.#options;
     const cleanups = batch.map(task => task.cleanup);
+    // Not #held: by the time this run ends or tells of its progress, its lease may be lost and a row of it in hand anew.
+    const tasks = new Map(batch.map(task => [task.row.id, task]));
     const { outcomes, handled, ms } = await dispatch(cleanups, {
       guard,
       handler,
-      context: this.#context(first.tenure),
-      progressOf: id => this.#held.get(id)?.progress ?? NOTHING,
+      context: this.#context(first.tenure, tasks),
+      progressOf: id => tasks.get(id)?.progress ?? NOTHING,
       onTrouble: (doing, error) => void events.emit('trouble', { doing: `${doing} of ${this.name}`, error }),
     });
     this.#judge(handled);
@@ -179,7 +187,7 @@ export class Store {
     });
   }
 
-  #context(tenure: Tenure): Context {
+  #context(tenure: Tenure, tasks: ReadonlyMap<string, Task>): Context {
     const { lease, storageTimeout, margin, policy } = this.#options;
     return createContext({
       lease,
@@ -190,8 +198,8 @@ export class Store {
       sliceEnd: performance.now() + policy.slice,
       identity: root => this.#roots.identity(root),
       onProgress: (id, receipt) => {
-        const held = this.#held.get(id);
-        if (held !== undefined) held.progress = receipt;
+        const task = tasks.get(id);
+        if (task !== undefined) task.progress = receipt;
       },
     });
   }
@@ -212,7 +220,7 @@ export class Store {
         onPause();
       }
       onChange();
-    } else if (results.some(result => result.outcome !== 'yielded') && this.#breaker.success()) {
+    } else if (results.some(answered) && this.#breaker.success()) {
       events.emit('store_resumed', { store: this.name, by: 'breaker' });
       onPause();
       onChange();
@@ -227,17 +235,17 @@ export class Store {
   }
 
   /** Rows inside no root of this worker: another live worker's, or nobody's. */
-  async #leave(rows: readonly ClaimedRow[]): Promise<void> {
+  async #leave(foreign: readonly Held[]): Promise<void> {
     const { neighbours, settler, events } = this.#options;
     let live: readonly string[];
     try {
       live = await neighbours.refresh();
     } catch (error) {
       events.emit('trouble', { doing: 'reading the roots of the other workers', error });
-      for (const row of rows) settler.add(handBack(row));
-      return;
+      return this.#handBack(foreign);
     }
-    for (const row of rows) {
+    for (const { row, tenure } of foreign) {
+      if (tenure.ended) continue;
       const { objects, bytes } = row;
       const root = rootOf(row.target, live);
       if (root === undefined)

@@ -416,3 +416,30 @@ describe('the protocol', () => {
     expect(sleeps).toBeGreaterThan(100);
   });
 });
+
+describe('a session that is lost while its nonce is under way', () => {
+  it('keeps no later one from proving that it hears', async () => {
+    let sent = 0;
+    const sleeper = new WakeUp({
+      url: db.url,
+      applicationName: 'wake test nonce',
+      // The second is the one of a safety poll: it never arrives.
+      notify: async payload => {
+        if (++sent !== 2) await notify(payload);
+      },
+      onRing: () => {},
+      onListening: () => {},
+    });
+    onTestFinished(() => sleeper.close());
+    await sleeper.start();
+    expect(sleeper.listening).toBe(true);
+    const verified = sleeper.verify();
+    await until(() => sent === 2, 'the nonce of the poll');
+    await db.sql(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'wake test nonce'",
+    );
+    await until(() => !sleeper.listening, 'the loss');
+    await verified;
+    await until(() => sleeper.listening, 'the new session', 5_000);
+  });
+});
