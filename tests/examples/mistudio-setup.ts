@@ -4,8 +4,8 @@ import type { Studio } from '../../examples/mistudio/service.ts';
 import { createFileHandler, type Handler, type Reconciler } from '../../src/index.ts';
 import type { TestDatabase } from '../support/database.ts';
 import { createDisk, type Disk } from '../support/disk.ts';
-import { testReconciler } from '../support/reconciler.ts';
-import { createApplicationDatabase, createPool, write } from './support.ts';
+import { testReconciler, until } from '../support/reconciler.ts';
+import { audit, createApplicationDatabase, createPool, write } from './support.ts';
 
 export interface Scene {
   readonly db: TestDatabase;
@@ -91,4 +91,20 @@ export async function createDataset(
     [paths.raw ?? null, paths.tokenized ?? null],
   );
   return dataset?.id ?? '';
+}
+
+/** Deletes something and waits until the daemon has done all that it was asked for. */
+export async function andWait<T extends { targets: readonly string[] }>(
+  daemon: Reconciler,
+  scene: Scene,
+  deletion: Promise<T>,
+): Promise<T> {
+  const result = await deletion;
+  await until(
+    async () =>
+      (await audit(scene.db)).filter(row => result.targets.includes(row.target)).length ===
+      result.targets.length,
+    `${result.targets.length} cleanups done (${daemon.inHand} in hand)`,
+  );
+  return result;
 }
