@@ -99,7 +99,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
   const registers = [registry];
   const backlog = new Gauge({
     name: 'afterdelete_backlog_rows',
-    help: 'Rows of the outbox by state, in the whole database. Every daemon exports them: use max by (store, state).',
+    help: 'Rows of the outbox by state, of the stores that this daemon serves, whichever daemon has them: use max by (store, state).',
     labelNames: ['store', 'state'],
     registers,
   });
@@ -160,7 +160,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
   });
   const unserved = new Gauge({
     name: 'afterdelete_unserved_rows',
-    help: 'Rows of stores that no live worker serves, in the whole database.',
+    help: 'Rows of stores that no live worker serves, in any state but done.',
     registers,
   });
   // Its event-loop monitor wakes the process by a timer; with the default of 10 ms it was most of what an idle daemon used.

@@ -48,7 +48,9 @@ function messageOf(error: unknown): string {
   // An error of PostgreSQL itself: its code can be looked up, and its hint is written for people.
   const coded = typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? ` (SQLSTATE ${code})` : '';
   const right =
-    code === '42501' ? '. The role lacks a right: sql/optional/roles.sql lists who needs which' : '';
+    code === '42501'
+      ? '. The role lacks a right: to migrate it needs GRANT CREATE ON DATABASE, for the rest see sql/optional/roles.sql'
+      : '';
   const hinted = typeof hint === 'string' && coded !== '' ? `. ${hint}` : '';
   return `${error.message || error.name}${coded}${right}${hinted}`;
 }

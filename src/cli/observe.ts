@@ -122,7 +122,9 @@ export async function refreshGauges(outbox: Pick<Outbox, 'backlog'>, metrics: Me
     served: row.served,
   }));
   metrics.setBacklog(rows);
-  // What is not yet due may still find a daemon in time.
-  const waiting = rows.filter(row => !row.served).map(row => row.due + row.retrying);
-  metrics.setUnserved(waiting.reduce((sum, n) => sum + n, 0));
+  // Dead ones too: no other gauge shows those of a store that nobody serves.
+  const unserved = rows.filter(row => !row.served);
+  metrics.setUnserved(
+    unserved.reduce((n, row) => n + row.due + row.delayed + row.retrying + row.running + row.dead, 0),
+  );
 }

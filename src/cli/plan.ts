@@ -53,10 +53,14 @@ Examples:
     );
 }
 
+/** What the guard says of all of them alike: holders are declared by watches, which a later version brings. */
+const GUARD = 'guard: no watches are declared, so no row holds any of these';
+
 async function planNext(operators: Operators, planner: Planner): Promise<ExitCode> {
   const rows = await operators.nextPending(NEXT);
   if (rows.length === 0) print('nothing is pending');
   for (const row of rows) if (row.state === 'pending') print(...(await planner.describe(row)));
+  if (rows.length > 0) print(GUARD);
   return 0;
 }
 
@@ -72,6 +76,7 @@ async function planThese(ids: readonly string[], operators: Operators, planner: 
       code = 1;
     }
   }
+  print(GUARD);
   return code;
 }
 
@@ -113,7 +118,6 @@ class Planner {
       `${row.id}  ${shown(row.target)}`,
       `  when: ${whenDue(row)}${this.#pauseOf(row)}`,
       ...(root === undefined ? this.#outside(row) : await this.#inside(row, root)),
-      '  guard: no watches declared',
     ];
   }
 

@@ -9,7 +9,7 @@ import { plain } from './words.ts';
 export function addResume(program: Command): void {
   program
     .command('resume')
-    .description('End the pause of a store by `pause` or a fuse.')
+    .description('End the pause of a store that `pause` began.')
     .argument('<store>', 'as `afterdelete status` shows it, e.g. s3://my-bucket', parseStore)
     .addHelpText(
       'after',

@@ -183,12 +183,19 @@ function showField(path: readonly PropertyKey[], value: unknown): string {
   return path[0] === 'endpoint' && typeof value === 'string' ? redactConnectionString(value) : show(value);
 }
 
+/** What a person who wrote a path, or forgot the slash, seems to have meant; or that lists are split at spaces. */
+function meant(uri: string): string {
+  const whole = uri.endsWith('/') ? uri : `${uri}/`;
+  const guess = whole.startsWith('/') ? `file://${whole}` : whole;
+  if (rootProblem(guess) === undefined) return ` (did you mean ${guess}?)`;
+  return uri.includes('://') ? '' : ' (one with a space or comma in it goes into the YAML file)';
+}
+
 /** What was expected of an address, or undefined when it is a root that this daemon can serve. */
 function uriProblem(uri: string, { schemes, host }: RootRules): string | undefined {
   const wrong = rootProblem(uri);
   if (wrong !== undefined) {
-    const hint = uri.includes('://') ? '' : ' (one with a space or comma in it goes into the YAML file)';
-    return `a root: ${wrong}${hint}`;
+    return `a root: ${wrong}${meant(uri)}`;
   }
   const scheme = uri.slice(0, uri.indexOf('://'));
   if (!schemes.includes(scheme)) return `a root of a scheme served here (${schemes.join(', ')})`;

@@ -236,7 +236,7 @@ describe('run', () => {
     expect(value('afterdelete_oldest_due_seconds{store="file://"}')).toBe('0');
     expect(value('afterdelete_store_paused{store="file://",by="operator"}')).toBe('0');
     expect(value('afterdelete_listening')).toBe('1');
-    expect(value('afterdelete_unserved_rows')).toBe('1');
+    expect(value('afterdelete_unserved_rows')).toBe('2');
     expect(value('afterdelete_wakeups_total{cause="notify"}')).toBeDefined();
     expect(value('afterdelete_bytes_freed_total{store="file://"}')).toBeDefined();
     expect(text).not.toContain('nobody');
