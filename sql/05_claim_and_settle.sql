@@ -4,7 +4,8 @@
 -- For each store with room the due rows in order, so that no store starves another. A paused store is left out here;
 -- a full one, or one whose storage is down, by the caller. Rows that seem to kill their worker (lost 3 times) run
 -- alone: claim_suspect takes those. others: roots that other live workers serve and this one does not; what lies inside
--- them is theirs.
+-- them, and strictly inside no root of this worker, is theirs. (Roots of two workers may contain one another. The file that
+-- marks a root, .afterdelete-root, does not lie inside it.)
 CREATE FUNCTION afterdelete.claim(worker_id bigint, stores text[], rooms integer[], others text[] DEFAULT '{}')
 RETURNS SETOF afterdelete.running_file_cleanup LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -12,9 +13,10 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   number bigint;
   moment timestamptz;
+  mine text[];
 BEGIN
   -- The lock holds the reaper off until this claim is visible to it.
-  PERFORM FROM afterdelete.worker w WHERE w.id = worker_id AND w.lease_until > clock_timestamp() FOR KEY SHARE;
+  SELECT w.roots INTO mine FROM afterdelete.worker w WHERE w.id = worker_id AND w.lease_until > clock_timestamp() FOR KEY SHARE;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'worker % has lost its lease', worker_id USING ERRCODE = 'AD001';
   END IF;
@@ -27,7 +29,10 @@ BEGIN
      CROSS JOIN LATERAL (
        SELECT p.ctid AS tid FROM afterdelete.pending_file_cleanup p
         WHERE p.store = s.store AND p.due_at <= moment AND p.lost < 3
-          AND (others = '{}' OR NOT EXISTS (SELECT FROM unnest(others) AS o (root) WHERE starts_with(p.target, o.root)))
+          AND (others = '{}'
+               OR NOT EXISTS (SELECT FROM unnest(others) AS o (root) WHERE starts_with(p.target, o.root))
+               OR EXISTS (SELECT FROM unnest(mine) AS m (root) WHERE starts_with(p.target, m.root) AND p.target <> m.root
+                             AND NOT starts_with(p.target, m.root || '.afterdelete-root')))
         ORDER BY p.due_at, p.id LIMIT s.room
           FOR UPDATE SKIP LOCKED) due
      WHERE NOT EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store)

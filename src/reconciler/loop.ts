@@ -168,6 +168,8 @@ export class Loop {
     const idle = async () => {
       while (stores.some(store => store.inHand > 0) && !over()) await signal.wait(IDLE_CHECK);
     };
+    // What has not been started need not be waited for; others may do it meanwhile.
+    for (const store of stores) store.handBackQueued();
     await idle();
     this.#suspects = false;
     for (let i = 0; i < SUSPECTS_AT_A_TIME && !over(); i++) {

@@ -245,7 +245,7 @@ export class Reconciler {
     this.#loop.tenure.stopping = true;
     this.#signal.ring('change');
     await within(left(), this.#running ?? Promise.resolve());
-    for (const store of this.#all) store.stop();
+    for (const store of this.#all) store.handBackQueued();
     while (this.inHand > 0 && left() > 0) await this.#signal.wait(Math.min(left(), 50));
     await within(left(), this.#settler.flush());
     this.#loop.tenure.ended = true;
@@ -258,9 +258,19 @@ export class Reconciler {
     } catch (error) {
       this.events.emit('trouble', { doing: 'handing rows back', error });
     }
-    for (const handler of this.#settings.handlers) await handler.close?.();
-    await within(1_000, this.#db.destroy());
+    await within(1_000, Promise.all([this.#closeHandlers(), this.#db.destroy()]));
     this.events.emit('stopped', { handedBack });
+  }
+
+  /** Never rejects. */
+  async #closeHandlers(): Promise<void> {
+    for (const handler of this.#settings.handlers) {
+      try {
+        await handler.close?.();
+      } catch (error) {
+        this.events.emit('trouble', { doing: `closing the handler of ${handler.scheme}:`, error });
+      }
+    }
   }
 }
 

@@ -216,7 +216,7 @@ export class Store {
       this.#breakerReason = down.error;
       if (this.#breaker.failure()) {
         events.emit('store_paused', { store: this.name, by: 'breaker', reason: down.error });
-        this.#handBackQueued();
+        this.handBackQueued();
         onPause();
       }
       onChange();
@@ -261,8 +261,8 @@ export class Store {
     for (const { row, tenure } of batch) if (!tenure.ended) this.#options.settler.add(handBack(row));
   }
 
-  /** Puts back what has not been started. */
-  #handBackQueued(): void {
+  /** Puts back what has not been started; what runs is finished, or yields. */
+  handBackQueued(): void {
     const queue = this.#queue;
     this.#queue = [];
     for (const batch of queue) this.#handBack(batch);
@@ -278,11 +278,6 @@ export class Store {
     else this.#options.events.emit('cleanup_fenced', { id: row.id, target: row.target, store: row.store });
     // A row that was put back notifies nobody: only this worker knows when it is due again.
     if (settlement.kind === 'back' || this.room > 0 || this.inHand === 0) this.#options.onChange();
-  }
-
-  /** The daemon stops: hands back what has not been started. What runs is finished, or yields. */
-  stop(): void {
-    this.#handBackQueued();
   }
 
   /** The lease is lost: what was in hand is others'. */
@@ -314,7 +309,7 @@ export class Store {
         reason: this.#roots.problem ?? '',
       });
     }
-    this.#handBackQueued();
+    this.handBackQueued();
     this.#options.onChange();
   }
 
@@ -330,7 +325,7 @@ export class Store {
         by: pause.by,
         reason: pause.reason ?? 'no reason given',
       });
-      this.#handBackQueued();
+      this.handBackQueued();
     }
     this.#options.onChange();
   }

@@ -19,6 +19,17 @@ import {
 const db = fileDatabase();
 const OTHER = 's3://other';
 
+/** The targets that a worker gets beside others with such roots. */
+async function claimedBeside(worker: string, others: readonly string[]): Promise<string[]> {
+  const rows = await db.sql<Running>('SELECT * FROM afterdelete.claim($1, $2, $3, $4)', [
+    worker,
+    [STORE],
+    [10],
+    others,
+  ]);
+  return rows.map(row => row.target).sort();
+}
+
 describe('claim()', () => {
   it('takes as many rows of each store as it has room for, those due longest first', async () => {
     const worker = await addWorker(db);
@@ -95,20 +106,22 @@ describe('claim()', () => {
   });
 
   it('leaves what lies inside the roots of others', async () => {
-    const worker = await addWorker(db);
+    const worker = await addWorker(db, { roots: [`${STORE}/mine/`] });
     for (const path of ['mine/1', 'theirs/1', 'theirs/', 'theirs2/1', 'theirs'])
       await put(db, `${STORE}/${path}`);
-    const rows = await db.sql<Running>('SELECT * FROM afterdelete.claim($1, $2, $3, $4)', [
-      worker,
-      [STORE],
-      [10],
-      [`${STORE}/theirs/`, 's3://other/'],
-    ]);
-    expect(rows.map(row => row.target).sort()).toEqual([
+    expect(await claimedBeside(worker, [`${STORE}/theirs/`, 's3://other/'])).toEqual([
       `${STORE}/mine/1`,
       `${STORE}/theirs`,
       `${STORE}/theirs2/1`,
     ]);
+  });
+
+  it('takes what lies inside its own roots, though those of others contain them', async () => {
+    const worker = await addWorker(db, { roots: [`${STORE}/a/mine/`] });
+    // The root itself, and what marks it, lie inside it for nobody: they are for those who have the root around it.
+    for (const path of ['mine/1', 'mine/', 'mine/.afterdelete-root', 'theirs/1'])
+      await put(db, `${STORE}/a/${path}`);
+    expect(await claimedBeside(worker, [`${STORE}/a/`])).toEqual([`${STORE}/a/mine/1`]);
   });
 
   it('rolled back leaves the rows pending', async () => {

@@ -62,6 +62,8 @@ export async function atServer(sql: string): Promise<void> {
 export interface WorkerOptions {
   readonly name?: string;
   readonly stores?: readonly string[];
+  /** Default: all of each store. */
+  readonly roots?: readonly string[];
   readonly lease?: string;
   readonly history?: string;
 }
@@ -69,11 +71,12 @@ export interface WorkerOptions {
 /** A worker with a lease of an hour, unless told otherwise; returns its id. */
 export async function addWorker(db: Pick<TestDatabase, 'sql'>, options: WorkerOptions = {}): Promise<string> {
   const { name = 'w', stores = [STORE], lease = '1 hour', history = '30 days' } = options;
+  const { roots = stores.map(store => `${store}/`) } = options;
   const [row] = await db.sql<{ id: string }>('SELECT afterdelete.register($1, $2, $3, $4, $5, $6) AS id', [
     name,
     'test',
     stores,
-    stores.map(store => `${store}/`),
+    roots,
     lease,
     history,
   ]);

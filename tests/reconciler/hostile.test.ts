@@ -47,6 +47,30 @@ describe('a handler of somebody else', () => {
   });
 });
 
+it('a handler that cannot be closed does not keep the daemon from closing the rest', async () => {
+  const db = await createDatabase();
+  const [broken, hanging] = [fakeHandler(), fakeHandler(undefined, 'other')];
+  broken.close = async () => {
+    throw new Error('closed already');
+  };
+  hanging.close = () => new Promise(() => {});
+  const reconciler = testReconciler({ databaseUrl: db.url, handlers: [broken, hanging] });
+  const [trouble, stopped] = [nextEvent(reconciler, 'trouble'), nextEvent(reconciler, 'stopped')];
+  await reconciler.start();
+  await reconciler.stop();
+  expect((await trouble).doing).toContain('fake');
+  await stopped;
+  await until(
+    async () =>
+      (
+        await db.sql(
+          "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'afterdelete%'",
+        )
+      ).length === 0,
+    'no connection left',
+  );
+});
+
 it('a guard that gives a verdict which is none blocks: nothing is deleted unguarded', async () => {
   const db = await createDatabase();
   const handler = fakeHandler();

@@ -197,6 +197,35 @@ describe('a row that was lost three times', () => {
     expect(alone).toEqual(suspects.map(target => [target, 1]));
   });
 
+  it('does not wait for rows in hand that have not been started', async () => {
+    const db = await createDatabase();
+    let open = () => {};
+    const gate = new Promise<void>(resolve => {
+      open = resolve;
+    });
+    const handler = fakeHandler(async ({ target }) => {
+      if (target.path.startsWith('slow')) await gate;
+      return DELETED;
+    });
+    handler.batchSize = 1;
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler], concurrency: 1 });
+    await db.sql("SELECT afterdelete.enqueue('fake://store/slow' || i) FROM generate_series(1, 20) i");
+    const done = countEvents(reconciler, 'cleanup_done', 21);
+    const listening = nextEvent(reconciler, 'listen_restored');
+    await reconciler.start();
+    await listening;
+    await until(() => handler.seen.length === 1, 'the first');
+    await db.sql(
+      "INSERT INTO afterdelete.pending_file_cleanup (target, lost) VALUES ('fake://store/suspect', 3)",
+    );
+    // Makes it send a heartbeat, which tells it of suspects.
+    await db.sql("SELECT pg_notify('afterdelete', 'pauses')");
+    await until(() => reconciler.inHand === 1, 'the others handed back', 4_000);
+    open();
+    await done;
+    expect(handler.seen[1]).toBe('fake://store/suspect');
+  });
+
   it('is dead when it is lost three times more, and says what to do', async () => {
     const db = await createDatabase();
     await db.sql("SELECT afterdelete.enqueue('fake://store/poison')");

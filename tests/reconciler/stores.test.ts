@@ -223,6 +223,28 @@ describe('a target', () => {
     ]);
   });
 
+  it('inside a root of its own is its own, though a root of another live worker contains that', async () => {
+    const db = await createDatabase();
+    const handler = fakeHandler();
+    const inner = testReconciler({ databaseUrl: db.url, handlers: [handler], roots: ['fake://store/a/'] });
+    // Another worker that lives and does nothing: say its disk is not mounted.
+    await inner.outbox.register({
+      name: 'outer',
+      version: '0',
+      stores: ['fake://store'],
+      roots: ['fake://store/'],
+      lease: 60_000,
+      history: 0,
+    });
+    await db.sql("SELECT afterdelete.enqueue('fake://store/' || d || '/1') FROM unnest(ARRAY['a', 'b']) d");
+    const done = nextEvent(inner, 'cleanup_done');
+    await inner.start();
+    expect((await done).target).toBe('fake://store/a/1');
+    expect(await db.sql('SELECT target FROM afterdelete.pending_file_cleanup')).toEqual([
+      { target: 'fake://store/b/1' },
+    ]);
+  });
+
   it('of a store that nobody serves waits, to be seen, and is never dead', async () => {
     const db = await createDatabase();
     const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()] });
