@@ -24,10 +24,10 @@ describe('a checkpoint', () => {
     await createTraining(scene, 'train_36766f85');
     const [first = '', ...others] = await createCheckpoints(scene, 'train_36766f85', [498000], LAYERS);
     const step = join(checkpointPath(scene, 'train_36766f85', 498000, 7), '../..');
-    const daemon = await runDaemon(scene);
-    await andWait(daemon, scene, deleteCheckpoint(scene.studio, first));
+    await runDaemon(scene);
+    await andWait(scene, deleteCheckpoint(scene.studio, first));
     expect(readdirSync(step).sort()).toEqual(['layer_14', 'layer_18']);
-    for (const id of others) await andWait(daemon, scene, deleteCheckpoint(scene.studio, id));
+    for (const id of others) await andWait(scene, deleteCheckpoint(scene.studio, id));
     expect(existsSync(step)).toBe(false);
     expect(existsSync(join(step, '..'))).toBe(true);
   });
@@ -44,8 +44,8 @@ describe('a checkpoint', () => {
       'INSERT INTO checkpoints (training_id, step, storage_path) VALUES ($1, 5, $2) RETURNING id',
       ['train_36766f85', path],
     );
-    const daemon = await runDaemon(scene);
-    await andWait(daemon, scene, deleteCheckpoint(scene.studio, row?.id ?? ''));
+    await runDaemon(scene);
+    await andWait(scene, deleteCheckpoint(scene.studio, row?.id ?? ''));
     expect(readdirSync(join(path, '../..'))).toEqual([]);
   });
 
@@ -70,9 +70,8 @@ describe('keeping the newest checkpoints', () => {
     await createCheckpoints(scene, 'train_36766f85', steps, LAYERS);
     const checkpoints = join(trainingDirectory(scene, 'train_36766f85'), 'checkpoints');
     const before = stored(checkpoints);
-    const daemon = await runDaemon(scene);
+    await runDaemon(scene);
     const { deleted, source } = await andWait(
-      daemon,
       scene,
       keepNewestCheckpoints(scene.studio, 'train_36766f85', 1),
     );
@@ -102,11 +101,8 @@ describe('keeping the newest checkpoints', () => {
         'checkpoints of train_36766f85 cleaned up, newest 2 kept: 3 records deleted, 3 cleanups enqueued\n',
       stderr: '',
     });
-    const daemon = await runDaemon(scene);
-    await until(
-      async () => (await audit(scene.db)).length === 3,
-      `three cleanups done (${daemon.inHand} in hand)`,
-    );
+    await runDaemon(scene);
+    await until(async () => (await audit(scene.db)).length === 3, `three cleanups done`);
     expect(readdirSync(join(trainingDirectory(scene, 'train_36766f85'), 'checkpoints')).sort()).toEqual([
       'checkpoint_10',
       'checkpoint_100',

@@ -95,7 +95,6 @@ export async function createDataset(
 
 /** Deletes something and waits until the daemon has done all that it was asked for. */
 export async function andWait<T extends { targets: readonly string[] }>(
-  daemon: Reconciler,
   scene: Scene,
   deletion: Promise<T>,
 ): Promise<T> {
@@ -104,7 +103,7 @@ export async function andWait<T extends { targets: readonly string[] }>(
     async () =>
       (await audit(scene.db)).filter(row => result.targets.includes(row.target)).length ===
       result.targets.length,
-    `${result.targets.length} cleanups done (${daemon.inHand} in hand)`,
+    `${result.targets.length} cleanups done`,
   );
   return result;
 }

@@ -31,7 +31,7 @@ describe('a clean-up that used to fail once and stay', () => {
     };
     const daemon = await runDaemon(scene, handler);
     const retries = countEvents(daemon, 'cleanup_retry', 2);
-    await andWait(daemon, scene, deleteTraining(scene.studio, 'train_238da321'));
+    await andWait(scene, deleteTraining(scene.studio, 'train_238da321'));
     await retries;
     expect(await audit(scene.db)).toMatchObject([{ outcome: 'deleted', attempt: 3 }]);
     expect(existsSync(trainingDirectory(scene, 'train_238da321'))).toBe(false);

@@ -29,8 +29,8 @@ describe('a training', () => {
     await createCheckpoints(scene, 'train_00d10dde', [1000, 2000], LAYERS);
     const before = stored(directory);
     expect(before.files).toBe(7);
-    const daemon = await runDaemon(scene);
-    const { source } = await andWait(daemon, scene, deleteTraining(scene.studio, 'train_00d10dde'));
+    await runDaemon(scene);
+    const { source } = await andWait(scene, deleteTraining(scene.studio, 'train_00d10dde'));
     expect(existsSync(directory)).toBe(false);
     expect(await spaceFreedBy(scene.studio, source)).toEqual(before);
     expect(await scene.db.sql('SELECT FROM checkpoints')).toEqual([]);
@@ -39,8 +39,8 @@ describe('a training', () => {
   it('without checkpoint_dir, because it was deleted early, goes all the same', async () => {
     const scene = await openStudio();
     await createTraining(scene, 'train_132ef5bd');
-    const daemon = await runDaemon(scene);
-    await andWait(daemon, scene, deleteTraining(scene.studio, 'train_132ef5bd'));
+    await runDaemon(scene);
+    await andWait(scene, deleteTraining(scene.studio, 'train_132ef5bd'));
     expect(await audit(scene.db)).toEqual([
       {
         target: `${scene.roots[0]}train_132ef5bd/`,
@@ -57,8 +57,8 @@ describe('a training', () => {
     const elsewhere = trainingDirectory(scene, 'fast-disk/16091885');
     write(join(elsewhere, 'checkpoint_10/layer_7/checkpoint.safetensors'));
     await createTraining(scene, 'train_16091885', { checkpointDir: elsewhere });
-    const daemon = await runDaemon(scene);
-    await andWait(daemon, scene, deleteTraining(scene.studio, 'train_16091885'));
+    await runDaemon(scene);
+    await andWait(scene, deleteTraining(scene.studio, 'train_16091885'));
     expect(existing([elsewhere, trainingDirectory(scene, 'train_16091885')])).toEqual([]);
   });
 
@@ -66,8 +66,8 @@ describe('a training', () => {
     const scene = await openStudio();
     await createTraining(scene, 'train_1b4d5fff');
     rmSync(trainingDirectory(scene, 'train_1b4d5fff'), { recursive: true });
-    const daemon = await runDaemon(scene);
-    const { source } = await andWait(daemon, scene, deleteTraining(scene.studio, 'train_1b4d5fff'));
+    await runDaemon(scene);
+    const { source } = await andWait(scene, deleteTraining(scene.studio, 'train_1b4d5fff'));
     expect(await audit(scene.db)).toMatchObject([{ outcome: 'absent', attempt: 1 }]);
     expect(await spaceFreedBy(scene.studio, source)).toEqual({ files: 0, bytes: 0 });
   });
@@ -76,8 +76,8 @@ describe('a training', () => {
     const scene = await openStudio();
     for (const id of ['train_1', 'train_10', 'train_1a']) await createTraining(scene, id);
     write(`${trainingDirectory(scene, 'train_1')}.bak/logs.txt`);
-    const daemon = await runDaemon(scene);
-    await andWait(daemon, scene, deleteTraining(scene.studio, 'train_1'));
+    await runDaemon(scene);
+    await andWait(scene, deleteTraining(scene.studio, 'train_1'));
     expect(readdirSync(trainingDirectory(scene, '.')).sort()).toEqual([
       '.afterdelete-root',
       'train_1.bak',
@@ -96,11 +96,11 @@ describe('a training', () => {
     await createTraining(scene, 'train_2');
     await scene.db.sql(`CREATE TABLE published (training_id text REFERENCES trainings ${constraint})`);
     await scene.db.sql("INSERT INTO published VALUES ('train_21de9472')");
-    const daemon = await runDaemon(scene);
+    await runDaemon(scene);
     await expect(deleteTraining(scene.studio, 'train_21de9472')).rejects.toMatchObject({ code: '23503' });
     expect(await cleanups(scene.db)).toBe(0);
     // The connection that rolled back is good for the next deletion, and the daemon at work: it was not asked to.
-    await andWait(daemon, scene, deleteTraining(scene.studio, 'train_2'));
+    await andWait(scene, deleteTraining(scene.studio, 'train_2'));
     expect(existsSync(join(trainingDirectory(scene, 'train_21de9472'), 'logs.txt'))).toBe(true);
     expect(await scene.db.sql('SELECT id FROM trainings')).toEqual([{ id: 'train_21de9472' }]);
   });
@@ -125,8 +125,8 @@ describe('a data set', () => {
     write(`${tokenized}.lock`);
     const bytes = stored(raw).bytes + stored(tokenized).bytes;
     const id = await createDataset(scene, { raw, tokenized });
-    const daemon = await runDaemon(scene);
-    const { source } = await andWait(daemon, scene, deleteDataset(scene.studio, id));
+    await runDaemon(scene);
+    const { source } = await andWait(scene, deleteDataset(scene.studio, id));
     expect(existing([raw, tokenized, `${tokenized}.lock`])).toEqual([`${tokenized}.lock`]);
     expect(await spaceFreedBy(scene.studio, source)).toEqual({ files: 3, bytes });
   });
@@ -136,8 +136,8 @@ describe('a data set', () => {
     const raw = join(scene.studio.data, 'datasets/raw/wiki/');
     write(join(raw, 'part-0'));
     const ids = [await createDataset(scene, { raw }), await createDataset(scene, {})];
-    const daemon = await runDaemon(scene);
-    for (const id of ids) await andWait(daemon, scene, deleteDataset(scene.studio, id));
+    await runDaemon(scene);
+    for (const id of ids) await andWait(scene, deleteDataset(scene.studio, id));
     expect(await audit(scene.db)).toMatchObject([{ target: `file://${raw}`, outcome: 'deleted' }]);
     expect(await cleanups(scene.db)).toBe(1);
   });
