@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { BUCKET, deleteDataset, deleteJob, readStatistics } from '../../examples/heimdall/service.ts';
 import { runProgram } from '../support/command.ts';
+import { until } from '../support/reconciler.ts';
 import {
   createDataset,
   createJob,
@@ -182,6 +183,25 @@ describe('a data set that active models use', () => {
     expect(scene.lines).toEqual([]);
     // Unchecked, the job goes.
     expect(await deleteJob(scene.heimdall, job)).toMatchObject({ datasets_deleted: 0 });
+  });
+
+  it('is not deleted where a model is just being activated: the deletion waits for that, and is refused', async () => {
+    const scene = await openHeimdall();
+    const { id } = await createDataset(scene);
+    await createModel(scene, 'late', id, false);
+    const before = await state(scene);
+    const other = await scene.db.connect();
+    await other.query('BEGIN');
+    await other.query('UPDATE heimdall.models SET is_active = true');
+    const refused = expect(deleteDataset(scene.heimdall, id)).rejects.toMatchObject({ status: 409 });
+    const waiting = "SELECT FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'";
+    await until(
+      async () => (await scene.db.sql(waiting, [scene.db.name])).length === 1,
+      'the deletion to wait',
+    );
+    await other.query('COMMIT');
+    await refused;
+    expect(await state(scene)).toEqual(before);
   });
 
   it('is not deleted where a model is activated in the middle of it', async () => {
