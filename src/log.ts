@@ -22,8 +22,15 @@ export type LogEvent =
   | 'stopping'
   | 'stopped';
 
-/** An Error has no enumerable fields of its own: unserialised it would be logged as `{}`. */
-const serializeError = (error: unknown) => (error instanceof Error ? stdSerializers.err(error) : error);
+/**
+ * An Error has no enumerable fields of its own: unserialised it would be logged as `{}`. pg hangs its whole client on some:
+ * four kilobytes of it that tell nobody anything.
+ */
+function serializeError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const { client: _, ...fields } = stdSerializers.err(error);
+  return fields;
+}
 
 /**
  * A logger that writes JSON lines to `destination` (default: standard output) with the time in ISO 8601, UTC.

@@ -19,6 +19,7 @@ function listen(reconciler: Source, listeners: Listeners): void {
 
 /** Writes one line an event; names and fields are those that the contract gives. */
 export function logEvents(reconciler: Source, log: Logger): void {
+  const troubles = new Troubles(log);
   listen(reconciler, {
     started: ({ worker, stores, roots }) => log.info({ event: 'started', worker, stores, roots }, 'started'),
     stopping: ({ inHand }) => log.info({ event: 'stopping', in_hand: inHand }, 'stopping'),
@@ -69,8 +70,48 @@ export function logEvents(reconciler: Source, log: Logger): void {
       log.warn({ event: 'lease_lost', worker, in_hand: inHand }, 'taken for vanished: registering anew'),
     reaped: ({ workers, moved, died }) =>
       log.warn({ event: 'reaped', workers, moved, died }, 'took over the rows of vanished workers'),
-    trouble: ({ doing, error }) => log.warn({ event: 'trouble', doing, error }, `${doing} failed`),
+    trouble: event => troubles.log(event),
+    recovered: ({ ms }) => {
+      troubles.forget();
+      log.info({ event: 'recovered', ms: rounded(ms) }, 'the database answers again');
+    },
   });
+}
+
+/** While it lasts, a trouble is said again so often, in ms. */
+const SAY_AGAIN = 600_000;
+
+/** While the database is away, everything fails again and again: each thing is said once, and the rest for who debugs. */
+class Troubles {
+  readonly #log: Logger;
+  readonly #said = new Map<string, number>();
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  log({ doing, error }: ReconcilerEvents['trouble'][0]): void {
+    // "settling 12 rows" and "settling 13 rows" are the same trouble.
+    const kind = doing.replaceAll(/\d+/g, 'N');
+    const now = performance.now();
+    const again = now - (this.#said.get(kind) ?? Number.NEGATIVE_INFINITY) < SAY_AGAIN;
+    if (!again) this.#said.set(kind, now);
+    const fields = { event: 'trouble', doing, ...summary(error) };
+    if (again) this.#log.debug(fields, `${doing} failed again`);
+    else this.#log.warn(fields, `${doing} failed; it is tried again`);
+  }
+
+  /** It is over: the next one is news. */
+  forget(): void {
+    this.#said.clear();
+  }
+}
+
+/** What a person needs: for what has a code, from PostgreSQL or the system, no stack. pg hangs its whole client on some. */
+function summary(error: unknown): { error: string; code?: string; stack?: string } {
+  if (!(error instanceof Error)) return { error: String(error) };
+  if ('code' in error && typeof error.code === 'string') return { error: error.message, code: error.code };
+  return { error: error.message, ...(error.stack === undefined ? {} : { stack: error.stack }) };
 }
 
 /** Missing is success, and a log line says so. */

@@ -57,6 +57,8 @@ export class WakeUp {
   readonly #options: WakeUpOptions;
   #sessions: Sessions | undefined;
   #listening = false;
+  /** What was told last; nothing before the first session has been tried. */
+  #told: boolean | undefined;
   #closed = false;
   #retry: NodeJS.Timeout | undefined;
   #wait = RECONNECT_MIN;
@@ -170,7 +172,7 @@ export class WakeUp {
     if (!this.#listening && this.#sessions === sessions) {
       this.#listening = true;
       this.#wait = RECONNECT_MIN;
-      this.#options.onListening(true, 'LISTEN is alive');
+      this.#tell(true, 'LISTEN is alive');
     }
   }
 
@@ -218,12 +220,17 @@ export class WakeUp {
     // Whoever comes next has a session, and a nonce, of its own.
     this.#nonce?.lost(error);
     const reason = error instanceof Error ? error.message : String(error);
-    if (this.#listening) {
-      this.#listening = false;
-      this.#options.onListening(false, reason);
-    }
+    this.#listening = false;
+    this.#tell(false, reason);
     this.#retry = setTimeout(() => void this.start(), this.#wait);
     this.#wait = Math.min(2 * this.#wait, RECONNECT_MAX);
+  }
+
+  /** A listener that never came up is told of as well as one that was lost. */
+  #tell(listening: boolean, reason: string): void {
+    if (this.#told === listening) return;
+    this.#told = listening;
+    this.#options.onListening(listening, reason);
   }
 
   async close(): Promise<void> {

@@ -40,6 +40,7 @@ export interface StoreEvent {
 export interface ReconcilerEvents {
   started: [{ worker: string; stores: readonly string[]; roots: readonly string[] }];
   stopping: [{ inHand: number }];
+  /** `handedBack`: rows that went back to pending since it was told to stop. */
   stopped: [{ handedBack: number }];
   cleanup_done: [CleanupDone];
   cleanup_retry: [CleanupPutBack];
@@ -59,6 +60,8 @@ export interface ReconcilerEvents {
   lease_lost: [{ worker: string; inHand: number }];
   /** Rows of vanished workers were taken over. */
   reaped: [{ workers: number; moved: number; died: number }];
+  /** Claiming works again, after it had failed for so long, in ms. */
+  recovered: [{ ms: number }];
   /** Something failed that is tried again; `doing` says what was attempted. */
   trouble: [{ doing: string; error: unknown }];
 }

@@ -49,6 +49,7 @@ export class Loop {
   #suspects = false;
   #armWait = ARM_MIN;
   #trouble: string | undefined;
+  #troubleSince = 0;
 
   constructor(options: LoopOptions) {
     this.#options = options;
@@ -91,6 +92,7 @@ export class Loop {
           lease.lost();
           continue;
         }
+        if (this.#trouble === undefined) this.#troubleSince = performance.now();
         this.#trouble = error instanceof Error ? error.message : String(error);
         const doing = isSchemaError(error) ? 'claiming (is the schema of another version?)' : 'claiming';
         events.emit('trouble', { doing, error });
@@ -141,7 +143,7 @@ export class Loop {
       const rooms = this.#rooms();
       const rows =
         rooms.size === 0 || worker === undefined ? [] : await outbox.claim(worker, rooms, neighbours.roots);
-      this.#trouble = undefined;
+      this.#recovered();
       // The lease was lost meanwhile: these rows will be reaped with the others.
       if (tenure.ended) return { rows: 0, full: false };
       this.#linger.claimed(rows.length);
@@ -153,6 +155,12 @@ export class Loop {
       }
       return { rows: rows.length, full };
     });
+  }
+
+  #recovered(): void {
+    if (this.#trouble === undefined) return;
+    this.#trouble = undefined;
+    this.#options.events.emit('recovered', { ms: performance.now() - this.#troubleSince });
   }
 
   #rooms(): Map<string, number> {

@@ -42,6 +42,8 @@ export interface ReconcilerOptions {
 /** All settings, in force; and what follows from them. */
 export interface Settings extends Required<Omit<ReconcilerOptions, 'name'>> {
   readonly stores: readonly string[];
+  /** After how long a query counts as failed, in ms. */
+  readonly queryTimeout: number;
   /** Longest a storage call may take, in ms. */
   readonly storageTimeout: number;
   /** What must be left of the lease when a storage call has taken its longest, in ms. */
@@ -95,6 +97,8 @@ export function resolveSettings(options: ReconcilerOptions, guard: Guard): Setti
   return {
     ...all,
     stores: [...new Set(all.roots.map(storeOf))],
+    // A heartbeat that hangs must leave time for another.
+    queryTimeout: Math.min(15_000, Math.max(1_000, all.lease / 2)),
     storageTimeout: all.lease / 2,
     margin: all.lease / 10,
   };

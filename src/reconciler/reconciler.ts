@@ -38,6 +38,8 @@ export class Reconciler {
   #starting: Promise<void> | undefined;
   #running: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
+  /** Rows that went back to pending since it was told to stop. */
+  #handedBack = 0;
 
   constructor(options: ReconcilerOptions) {
     const settings = resolveSettings(options, noHolders);
@@ -48,6 +50,7 @@ export class Reconciler {
     const onTrouble = (doing: string, error: unknown) => void this.events.emit('trouble', { doing, error });
     this.#db = openDatabase(databaseUrl, {
       applicationName,
+      queryTimeout: settings.queryTimeout,
       onError: error => onTrouble('keeping a connection open', error),
     });
     const outbox = new Outbox(this.#db);
@@ -64,7 +67,10 @@ export class Reconciler {
       outbox,
       worker: this.name,
       history: history > 0,
-      onSettled: (settlement, held) => this.#stores.get(settlement.row.store)?.settled(settlement, held),
+      onSettled: (settlement, held) => {
+        if (held && settlement.kind === 'back' && this.#stopping !== undefined) this.#handedBack += 1;
+        this.#stores.get(settlement.row.store)?.settled(settlement, held);
+      },
       // No longer in hand, and still marked as running: the next round hands it back.
       onRefused: settlement => this.#stores.get(settlement.row.store)?.settled(settlement, false),
       onTrouble,
@@ -251,15 +257,14 @@ export class Reconciler {
     this.#loop.tenure.ended = true;
     this.#settler.forget();
     await this.#wakeUp?.close();
-    let handedBack = 0;
     try {
       // The database answers within its own timeouts, or the lease ends and a reaper hands the rows back.
-      handedBack = (await within(Math.max(1_000, left()), this.#lease.release())) ?? 0;
+      this.#handedBack += (await within(Math.max(1_000, left()), this.#lease.release())) ?? 0;
     } catch (error) {
       this.events.emit('trouble', { doing: 'handing rows back', error });
     }
     await within(1_000, Promise.all([this.#closeHandlers(), this.#db.destroy()]));
-    this.events.emit('stopped', { handedBack });
+    this.events.emit('stopped', { handedBack: this.#handedBack });
   }
 
   /** Never rejects. */
