@@ -1,7 +1,7 @@
 /** What a person reads of an outage of PostgreSQL: that it began, that it is over, and not a line a second in between. */
 import { expect, it, onTestFinished } from 'vitest';
 import { migrate } from '../../src/outbox/migrate.ts';
-import { startDaemon } from '../support/daemon.ts';
+import { type LogLine, startDaemon } from '../support/daemon.ts';
 import { openTestDatabase } from '../support/database.ts';
 import { createDisk } from '../support/disk.ts';
 import { startPostgres } from '../support/postgres.ts';
@@ -21,7 +21,7 @@ it('PostgreSQL that is away for a while is said once, readyz tells, and its retu
   const lost = daemon.next('listen_lost');
   await server.stop();
   await lost;
-  const trouble = (line: { doing?: unknown }) => line.doing === 'claiming';
+  const trouble = (line: LogLine) => line.doing === 'claiming';
   await daemon.waitFor('trouble', trouble);
   await until(async () => (await daemon.get('/readyz')).status === 503, 'readyz to tell');
   // Heartbeats and claims have failed many times by now.
