@@ -67,6 +67,8 @@ function start(cwd: string, env: NodeJS.ProcessEnv = {}): Started {
 
 async function execute<Row extends pg.QueryResultRow>(url: string, sql: string): Promise<Row[]> {
   const client = new pg.Client({ connectionString: url });
+  // The server may stop just now.
+  client.on('error', () => {});
   await client.connect();
   try {
     return (await client.query<Row>(sql)).rows;
