@@ -48,7 +48,11 @@ class PrefixRun {
   async run(): Promise<Result> {
     for (let sweep = 1; ; sweep++) {
       const { pages, keys, yielded } = await this.#sweep();
-      if (this.#interruption !== undefined) return resultOf(this.#interruption, this.#receipt());
+      const interruption = this.#interruption;
+      // Where keys were refused for now, the message tells which and how many: more than the last one's error.
+      const refused =
+        interruption instanceof StorageError && interruption.kind === 'transient' && this.#failed > 0;
+      if (interruption !== undefined && !refused) return resultOf(interruption, this.#receipt());
       if (yielded && (this.#objects > 0 || this.#failed === 0)) {
         const note = this.#failed > 0 ? { note: this.#failureText() } : {};
         return { ...this.#receipt(), outcome: 'yielded', ...note };

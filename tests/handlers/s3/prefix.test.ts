@@ -174,6 +174,20 @@ describe('keys under a prefix that cannot be deleted', () => {
     expect(await runOne('p/')).toMatchObject({ outcome: 'deleted', objects: 1 });
   });
 
+  it('of which only refused keys are left says which and how many, at every attempt', async () => {
+    const setup = await setUp();
+    fill(setup, keysBelow('p/', 3));
+    setup.server.faults.perKey(() => ({ code: 'InternalError', message: 'bad disk' }));
+    expect(await setup.runOne('p/')).toEqual({
+      outcome: 'retry',
+      objects: 0,
+      bytes: 0,
+      error: expect.stringMatching(
+        /^3 objects under "p\/" could not be deleted \(0 were\); the first: "p\/0+": .*bad disk/,
+      ),
+    });
+  });
+
   it('for now, end the run where a whole page is refused', async () => {
     const setup = await setUp();
     fill(setup, keysBelow('p/', 20_000));
