@@ -17,7 +17,8 @@ let counter = 0;
 export async function createDatabase(options: { empty?: boolean } = {}): Promise<TestDatabase> {
   const serverUrl = inject('serverUrl');
   const name = `afterdelete_test_${process.pid}_${++counter}`;
-  const template = options.empty ? '' : ` TEMPLATE ${inject('template')}`;
+  // Copying the files is three times as fast as the default, which writes every page to the log.
+  const template = options.empty ? '' : ` TEMPLATE ${inject('template')} STRATEGY file_copy`;
   await once(serverUrl, `CREATE DATABASE ${name}${template}`);
   const url = databaseUrl(serverUrl, name);
   const database = openTestDatabase(url, name);

@@ -1,4 +1,5 @@
 /** One PostgreSQL for the whole run, with a migrated template database that every test clones. */
+import { existsSync, mkdtempSync, statfsSync } from 'node:fs';
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 import { migrate } from '../../src/outbox/migrate.ts';
@@ -15,7 +16,7 @@ declare module 'vitest' {
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const given = process.env.AFTERDELETE_TEST_DATABASE_URL;
-  const server: PostgresServer | undefined = given ? undefined : await startPostgres();
+  const server: PostgresServer | undefined = given ? undefined : await startPostgres(inMemory());
   const serverUrl = given ?? (server as PostgresServer).url();
   const template = `afterdelete_template_${process.pid}`;
   await query(serverUrl, `CREATE DATABASE ${template}`);
@@ -26,6 +27,14 @@ export default async function setup(project: TestProject): Promise<() => Promise
     if (server) await server.destroy();
     else await query(serverUrl, `DROP DATABASE IF EXISTS ${template} WITH (FORCE)`);
   };
+}
+
+/** Hundreds of databases are made and dropped: in memory, where there is room, each takes 8 ms instead of 80. */
+function inMemory(): { directory?: string } {
+  const place = '/dev/shm';
+  if (!existsSync(place)) return {};
+  const { bavail, bsize } = statfsSync(place);
+  return bavail * bsize < 2 ** 30 ? {} : { directory: mkdtempSync(`${place}/afterdelete-pg-`) };
 }
 
 async function query(url: string, sql: string): Promise<void> {
