@@ -143,11 +143,6 @@ export class Reconciler {
     });
   }
 
-  /** Stores that this worker serves. */
-  get stores(): readonly string[] {
-    return this.#settings.stores;
-  }
-
   /** Rows claimed and not yet settled. */
   get inHand(): number {
     return this.#all.reduce((sum, store) => sum + store.inHand, 0);

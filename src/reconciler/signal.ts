@@ -28,9 +28,4 @@ export class Signal<T> {
       this.#wake = undefined;
     }
   }
-
-  /** Forgets a ring that nobody has waited for. */
-  clear(): void {
-    this.#pending = undefined;
-  }
 }

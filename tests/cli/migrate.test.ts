@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { bundledMigrations } from '../../src/outbox/migrate.ts';
 import { runCommand } from '../support/command.ts';
-import { createDatabase, databaseUrl } from '../support/database.ts';
+import { createDatabase } from '../support/database.ts';
+import { databaseUrl } from '../support/server.ts';
 
 describe('migrate', () => {
   it('makes the schema, and has nothing to do the second time', async () => {

@@ -4,9 +4,10 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { startS3Server } from '../s3-server/server.ts';
 import { runCommand } from '../support/command.ts';
 import { startDaemon } from '../support/daemon.ts';
-import { createDatabase, databaseUrl } from '../support/database.ts';
+import { createDatabase } from '../support/database.ts';
 import { createDisk } from '../support/disk.ts';
 import { freePort } from '../support/postgres.ts';
+import { databaseUrl } from '../support/server.ts';
 
 describe('run', () => {
   it('deletes what the outbox says, and ends with 0 on SIGTERM', async () => {

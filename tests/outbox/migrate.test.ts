@@ -9,7 +9,8 @@ import {
   migrationScript,
   SchemaMismatchError,
 } from '../../src/outbox/migrate.ts';
-import { createDatabase, databaseUrl, type TestDatabase } from '../support/database.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { databaseUrl } from '../support/server.ts';
 import { atServer, openOutbox, value } from './rows.ts';
 
 const bundled = bundledMigrations();

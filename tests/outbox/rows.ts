@@ -3,7 +3,8 @@ import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, inject, onTestFinished } from 'vitest';
 import { type Database, openDatabase } from '../../src/outbox/database.ts';
 import { Outbox } from '../../src/outbox/outbox.ts';
-import { databaseUrl, openTestDatabase, type TestDatabase } from '../support/database.ts';
+import { openTestDatabase, type TestDatabase } from '../support/database.ts';
+import { databaseUrl } from '../support/server.ts';
 
 /** The store that tests use when they do not care which. */
 export const STORE = 'fake://store';

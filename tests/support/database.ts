@@ -1,6 +1,7 @@
 /** A database of its own for each test, cloned from the migrated template. */
 import pg from 'pg';
 import { inject, onTestFinished } from 'vitest';
+import { databaseUrl, execute } from './server.ts';
 
 export interface TestDatabase {
   readonly url: string;
@@ -19,12 +20,12 @@ export async function createDatabase(options: { empty?: boolean } = {}): Promise
   const name = `afterdelete_test_${process.pid}_${++counter}`;
   // Copying the files is three times as fast as the default, which writes every page to the log.
   const template = options.empty ? '' : ` TEMPLATE ${inject('template')} STRATEGY file_copy`;
-  await once(serverUrl, `CREATE DATABASE ${name}${template}`);
+  await execute(serverUrl, `CREATE DATABASE ${name}${template}`);
   const url = databaseUrl(serverUrl, name);
   const database = openTestDatabase(url, name);
   onTestFinished(async () => {
     await database.close();
-    await once(serverUrl, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+    await execute(serverUrl, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
   });
   return database;
 }
@@ -52,21 +53,4 @@ export function openTestDatabase(url: string, name: string): TestDatabase & { cl
       await pool.end();
     },
   };
-}
-
-/** The same server, another database. */
-export function databaseUrl(url: string, database: string): string {
-  const other = new URL(url);
-  other.pathname = `/${database}`;
-  return other.href;
-}
-
-async function once(url: string, sql: string): Promise<void> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    await client.query(sql);
-  } finally {
-    await client.end();
-  }
 }

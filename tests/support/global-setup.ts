@@ -1,9 +1,9 @@
 /** One PostgreSQL for the whole run, with a migrated template database that every test clones. */
 import { existsSync, mkdtempSync, statfsSync } from 'node:fs';
-import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 import { migrate } from '../../src/outbox/migrate.ts';
 import { type PostgresServer, startPostgres } from './postgres.ts';
+import { databaseUrl, execute } from './server.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -19,13 +19,13 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const server: PostgresServer | undefined = given ? undefined : await startPostgres(inMemory());
   const serverUrl = given ?? (server as PostgresServer).url();
   const template = `afterdelete_template_${process.pid}`;
-  await query(serverUrl, `CREATE DATABASE ${template}`);
+  await execute(serverUrl, `CREATE DATABASE ${template}`);
   await migrate(databaseUrl(serverUrl, template));
   project.provide('serverUrl', serverUrl);
   project.provide('template', template);
   return async () => {
     if (server) await server.destroy();
-    else await query(serverUrl, `DROP DATABASE IF EXISTS ${template} WITH (FORCE)`);
+    else await execute(serverUrl, `DROP DATABASE IF EXISTS ${template} WITH (FORCE)`);
   };
 }
 
@@ -35,21 +35,4 @@ function inMemory(): { directory?: string } {
   if (!existsSync(place)) return {};
   const { bavail, bsize } = statfsSync(place);
   return bavail * bsize < 2 ** 30 ? {} : { directory: mkdtempSync(`${place}/afterdelete-pg-`) };
-}
-
-async function query(url: string, sql: string): Promise<void> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    await client.query(sql);
-  } finally {
-    await client.end();
-  }
-}
-
-/** The same server, another database. */
-function databaseUrl(url: string, database: string): string {
-  const other = new URL(url);
-  other.pathname = `/${database}`;
-  return other.href;
 }
