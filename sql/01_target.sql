@@ -20,6 +20,10 @@ CREATE DOMAIN afterdelete.target AS text COLLATE "C"
     CHECK (left(VALUE, 7) <> 'file://' OR split_part(VALUE, '/', 4) <> '')
   CONSTRAINT target_of_a_file_has_no_empty_segments
     CHECK (left(VALUE, 7) <> 'file://' OR strpos(substr(VALUE, 8), '//') = 0)
+  -- The store is in an index, which takes no value of any length.
+  CONSTRAINT target_has_a_store_of_at_most_512_bytes
+    CHECK (octet_length(VALUE) <= 512
+           OR octet_length(split_part(VALUE, '/', 1)) + octet_length(split_part(VALUE, '/', 3)) <= 510)
   CONSTRAINT target_of_an_object_has_bucket_and_key
     CHECK (left(VALUE, 7) = 'file://'
            OR (split_part(VALUE, '/', 3) <> ''

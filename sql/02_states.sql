@@ -126,22 +126,24 @@ COMMENT ON COLUMN afterdelete.done_file_cleanup.note IS 'Why it ended so, where 
 COMMENT ON COLUMN afterdelete.done_file_cleanup.worker IS 'Name of the worker that ended it; NULL when a person did.';
 
 CREATE TABLE afterdelete.dead_file_cleanup (
-  id              bigint PRIMARY KEY,
+  id              bigint PRIMARY KEY DEFAULT nextval('afterdelete.pending_file_cleanup_id_seq'),
   target          text COLLATE "C" NOT NULL,
+  -- Cut, because what a watch buries may be no target, and an index takes no value of any length.
   store           text COLLATE "C" GENERATED ALWAYS AS
-                    (split_part(target, '/', 1) || '//' || split_part(target, '/', 3)) STORED,
+                    (left(split_part(target, '/', 1) || '//' || split_part(target, '/', 3), 512)) STORED,
   prune_parents   smallint NOT NULL DEFAULT 0,
   source          text,
-  actor           text,
-  attempt         integer NOT NULL,
+  actor           text DEFAULT coalesce(nullif(current_setting('afterdelete.actor', true), ''), session_user::text),
+  attempt         integer NOT NULL DEFAULT 0,
   lost            integer NOT NULL DEFAULT 0,
   last_error      text NOT NULL,
   objects_deleted bigint,
   bytes_freed     bigint,
-  created_at      timestamptz NOT NULL,
+  created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
   first_due_at    timestamptz,
-  died_at         timestamptz NOT NULL,
-  worker          text
+  died_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+  worker          text,
+  final           boolean NOT NULL DEFAULT false
 );
 
 CREATE INDEX dead_file_cleanup_store ON afterdelete.dead_file_cleanup (store, died_at);
@@ -161,4 +163,5 @@ COMMENT ON COLUMN afterdelete.dead_file_cleanup.created_at IS 'When the cleanup 
 COMMENT ON COLUMN afterdelete.dead_file_cleanup.first_due_at IS 'When it was first due.';
 COMMENT ON COLUMN afterdelete.dead_file_cleanup.last_error IS 'Why it is dead, and what was expected.';
 COMMENT ON COLUMN afterdelete.dead_file_cleanup.died_at IS 'When it was given up.';
-COMMENT ON COLUMN afterdelete.dead_file_cleanup.worker IS 'Name of the worker that gave it up.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.worker IS 'Name of the worker that gave it up; NULL when a watch wrote it.';
+COMMENT ON COLUMN afterdelete.dead_file_cleanup.final IS 'Whether no retry can help: a watch wrote it for rows that made no target. Delete by hand what they held, then afterdelete.discard(id).';

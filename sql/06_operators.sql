@@ -10,6 +10,11 @@ COMMENT ON FUNCTION afterdelete.cancel(bigint, text) IS
 CREATE FUNCTION afterdelete.retry(id bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  IF EXISTS (SELECT FROM afterdelete.dead_file_cleanup d WHERE d.id = retry.id AND d.final) THEN
+    RAISE EXCEPTION 'cleanup % cannot be retried: nobody knows what it would have to delete', retry.id
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = format('afterdelete.stuck says which rows it was written for. Delete by hand what they held, then SELECT afterdelete.discard(%s).', retry.id);
+  END IF;
   -- A dead row starts a new life: it is first due now, or every alert on old rows would fire for it.
   WITH risen AS (
     DELETE FROM afterdelete.dead_file_cleanup d WHERE d.id = retry.id RETURNING d.*
@@ -36,7 +41,7 @@ END
 $$;
 COMMENT ON FUNCTION afterdelete.retry(bigint) IS
   'Tries a dead cleanup again, or a pending one that waits for its backoff or is blocked: due now, attempts from 0. '
-  'False for anything else; a delayed row keeps its delay.';
+  'False for anything else; a delayed row keeps its delay. Raises for a dead row that a watch wrote for values that make no target.';
 
 CREATE FUNCTION afterdelete.discard(id bigint, note text DEFAULT NULL) RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -73,6 +73,11 @@ const RULES: readonly Rule[] = [
     holds: target => SCHEME.test(target),
   },
   {
+    name: 'target_has_a_store_of_at_most_512_bytes',
+    expected: 'scheme and authority of a target have at most 512 bytes',
+    holds: target => Buffer.byteLength(storeOf(target)) <= 512,
+  },
+  {
     name: 'target_has_no_control_characters',
     expected: 'a target has no control characters (U+0000 to U+001F, U+007F to U+009F)',
     holds: target => !CONTROL.test(target),

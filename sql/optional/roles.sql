@@ -41,3 +41,6 @@ GRANT SELECT ON ALL TABLES IN SCHEMA afterdelete TO afterdelete_reader, afterdel
 GRANT INSERT, UPDATE ON afterdelete.file_root TO afterdelete_operator;
 GRANT EXECUTE ON FUNCTION afterdelete.cancel(bigint, text), afterdelete.retry(bigint), afterdelete.discard(bigint, text),
   afterdelete.pause(text, text), afterdelete.resume(text) TO afterdelete_operator;
+-- Who holds what; and for `afterdelete plan` and `afterdelete check`.
+GRANT EXECUTE ON FUNCTION afterdelete.is_held(text), afterdelete.holders(text), afterdelete.verdicts(text[]), afterdelete.watch_problems()
+  TO afterdelete_worker, afterdelete_operator, afterdelete_reader;

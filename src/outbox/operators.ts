@@ -177,7 +177,7 @@ export class Operators {
     return await this.#yes(sql<{ yes: boolean }>`SELECT afterdelete.retry(${id}::bigint) AS yes`);
   }
 
-  /** Makes all dead cleanups, or those of one store, due now; returns how many. */
+  /** Makes all dead cleanups, or those of one store, due now, except those that no retry can help; returns how many. */
   async retryAll(store?: string): Promise<number> {
     let count = 0;
     // By id, so that one which dies again meanwhile is not tried for ever.
@@ -188,7 +188,7 @@ export class Operators {
       }>`
         WITH batch AS MATERIALIZED (
           SELECT d.id FROM afterdelete.dead_file_cleanup d
-           WHERE d.id > ${after}::bigint AND (${store ?? null}::text IS NULL OR d.store = ${store ?? null}::text)
+           WHERE d.id > ${after}::bigint AND NOT d.final AND (${store ?? null}::text IS NULL OR d.store = ${store ?? null}::text)
            ORDER BY d.id LIMIT ${RETRY_BATCH}
         ), tried AS MATERIALIZED (
           SELECT b.id, afterdelete.retry(b.id) AS yes FROM batch b

@@ -1,0 +1,401 @@
+-- Watches: which rows hold which targets, declared once. This file holds the declarations and how a template is read;
+-- 10_capture.sql writes the triggers that follow from them, 11_guard.sql asks the rows that hold.
+
+CREATE TABLE afterdelete.watched (
+  id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  relation      regclass NOT NULL,
+  relation_name text NOT NULL,
+  template      text COLLATE "C" NOT NULL,
+  condition     text NOT NULL,
+  delay         interval NOT NULL,
+  prune_parents smallint NOT NULL CONSTRAINT prune_parents_is_0_to_32 CHECK (prune_parents BETWEEN 0 AND 32),
+  columns       text[] NOT NULL,
+  types         text[] NOT NULL,
+  each_row      boolean NOT NULL,
+  prefix        text COLLATE "C" NOT NULL,
+  exact_pattern text NOT NULL,
+  above_pattern text NOT NULL,
+  exact_query   text NOT NULL,
+  below_query   text,
+  scan_query    text NOT NULL,
+  prefix_column text,
+  readable      boolean NOT NULL,
+  declared_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+  declared_by   text NOT NULL DEFAULT session_user,
+  UNIQUE (relation, template)
+);
+
+COMMENT ON TABLE afterdelete.watched IS 'Watches: rows of relation hold what template renders to, for as long as they exist and condition is true. Written by afterdelete.watch() and afterdelete.unwatch(); not for editing.';
+COMMENT ON COLUMN afterdelete.watched.id IS 'Number of the watch; its trigger function is afterdelete.capture_<id>().';
+COMMENT ON COLUMN afterdelete.watched.relation IS 'The watched table.';
+COMMENT ON COLUMN afterdelete.watched.relation_name IS 'Its name when it was declared, for messages after it is gone.';
+COMMENT ON COLUMN afterdelete.watched.template IS 'A target with placeholders: {column} for a value without a slash, {+column} for one that may have some.';
+COMMENT ON COLUMN afterdelete.watched.condition IS 'When a row holds, as PostgreSQL reads it: every name in full.';
+COMMENT ON COLUMN afterdelete.watched.delay IS 'How long after the end of a hold the target is deleted.';
+COMMENT ON COLUMN afterdelete.watched.prune_parents IS 'How many levels of parent directories to remove if they are empty afterwards; file: only.';
+COMMENT ON COLUMN afterdelete.watched.columns IS 'Columns that template and condition name.';
+COMMENT ON COLUMN afterdelete.watched.types IS 'Their types when it was declared.';
+COMMENT ON COLUMN afterdelete.watched.each_row IS 'Whether its triggers fire for each row (partitioned tables and partitions) or once a statement.';
+COMMENT ON COLUMN afterdelete.watched.prefix IS 'With what all that it could render begins; without host for file:.';
+COMMENT ON COLUMN afterdelete.watched.exact_pattern IS 'Regular expression of all that it could render; for file: without host and trailing slash.';
+COMMENT ON COLUMN afterdelete.watched.above_pattern IS 'Regular expression of all above what it could render, without trailing slash.';
+COMMENT ON COLUMN afterdelete.watched.exact_query IS 'How the guard asks which rows hold exactly some targets.';
+COMMENT ON COLUMN afterdelete.watched.below_query IS 'How the guard asks which rows hold something below some trees, by index.';
+COMMENT ON COLUMN afterdelete.watched.scan_query IS 'The same where no index helps: one pass over the table for a whole batch.';
+COMMENT ON COLUMN afterdelete.watched.prefix_column IS 'The column of {+column}, whose beginnings the guard looks for; it wants an index that can.';
+COMMENT ON COLUMN afterdelete.watched.readable IS 'Whether column values can be read back from what it renders; otherwise rows are found by what they render.';
+COMMENT ON COLUMN afterdelete.watched.declared_at IS 'When it was declared, or declared anew.';
+COMMENT ON COLUMN afterdelete.watched.declared_by IS 'Who declared it.';
+
+-- The rules of a target as expressions: the constraints of the domain, taken from the domain itself, so that there is one
+-- truth. A trigger must know before it writes, because an error in it would be the application's.
+CREATE FUNCTION afterdelete.target_rules(subject text, OUT name text, OUT expression text) RETURNS SETOF record LANGUAGE sql STABLE AS $$
+  SELECT c.conname::text, replace(substring(pg_get_constraintdef(c.oid) FROM '^CHECK (\(.*\))$'), 'VALUE', format('(%s COLLATE "C")', subject))
+    FROM pg_catalog.pg_constraint c WHERE c.contypid = 'afterdelete.target'::regtype ORDER BY c.conname
+$$;
+COMMENT ON FUNCTION afterdelete.target_rules(text) IS 'The rules of afterdelete.target as expressions over subject.';
+
+DO $do$
+BEGIN
+  EXECUTE (SELECT 'CREATE FUNCTION afterdelete.broken_rule(target text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN CASE '
+                  || string_agg(format('WHEN NOT %s THEN %L', r.expression, r.name), ' ' ORDER BY r.name) || ' END'
+             FROM afterdelete.target_rules('target') r);
+END
+$do$;
+COMMENT ON FUNCTION afterdelete.broken_rule(text) IS 'The first rule of afterdelete.target that a text breaks; NULL: it is a target.';
+
+-- For file: the host and a trailing slash make no difference to the guard.
+CREATE FUNCTION afterdelete.guarded_form(target text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
+  CASE WHEN left(target, 7) = 'file://'
+       THEN 'file://' || regexp_replace(substr(target, 7 + strpos(substr(target, 8), '/')), '/$', '')
+       ELSE target END;
+COMMENT ON FUNCTION afterdelete.guarded_form(text) IS 'A target as the guard compares it: for file: without host and trailing slash.';
+
+CREATE FUNCTION afterdelete.escape_pattern(literal text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
+  regexp_replace(literal, '([][\\.^$*+?(){}|-])', '\\\1', 'g');
+COMMENT ON FUNCTION afterdelete.escape_pattern(text) IS 'A regular expression that matches exactly this text.';
+
+CREATE FUNCTION afterdelete.watch_error(problem text, expected text DEFAULT NULL) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'nothing is watched: %', problem USING ERRCODE = 'invalid_parameter_value', HINT = coalesce(expected, '');
+END
+$$;
+COMMENT ON FUNCTION afterdelete.watch_error(text, text) IS 'Raises what is wrong with a declaration, and what was expected.';
+
+-- A template comes apart into parts, each a literal and the placeholder after it; the last has no placeholder.
+CREATE FUNCTION afterdelete.template_parts(template text, OUT n integer, OUT literal text, OUT name text, OUT slashes boolean, OUT rooted boolean)
+RETURNS SETOF record LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  rest text := template;
+  before text := '';
+  found text[];
+BEGIN
+  n := 0;
+  LOOP
+    n := n + 1;
+    found := regexp_match(rest, '^([^{}]*)\{(\+?)([^{}]*)\}');
+    EXIT WHEN found IS NULL;
+    literal := found[1];
+    slashes := found[2] = '+';
+    name := found[3];
+    before := before || literal;
+    rooted := slashes AND before LIKE 'file://%' AND strpos(substr(before, 8), '/') = 0;
+    rest := substr(rest, length(literal) + length(found[2]) + length(name) + 3);
+    RETURN NEXT;
+  END LOOP;
+  IF rest ~ '[{}]' THEN
+    PERFORM afterdelete.watch_error(format('the template %L has a brace that belongs to no placeholder', template),
+      'A placeholder is {column}, or {+column} where the value may contain slashes.');
+  END IF;
+  literal := rest;
+  name := NULL;
+  slashes := NULL;
+  rooted := NULL;
+  RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.template_parts(text) IS
+  'The parts of a template: a literal and the placeholder after it; the last part has none. rooted: a {+column} that stands where a '
+  'file''s path begins, so that its values must begin with a slash.';
+
+-- The kinds of columns whose text form depends on no setting.
+CREATE FUNCTION afterdelete.placeholder_kind(type oid) RETURNS text LANGUAGE sql STABLE AS $$
+  WITH RECURSIVE base (oid, typtype, typbasetype) AS (
+    SELECT t.oid, t.typtype, t.typbasetype FROM pg_catalog.pg_type t WHERE t.oid = type
+    UNION ALL
+    SELECT t.oid, t.typtype, t.typbasetype FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
+  )
+  SELECT CASE WHEN b.typtype = 'e' THEN 'enum'
+              WHEN b.oid IN ('text'::regtype, 'varchar'::regtype) THEN 'text'
+              WHEN b.oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'integer'
+              WHEN b.oid = 'numeric'::regtype THEN 'numeric'
+              WHEN b.oid = 'uuid'::regtype THEN 'uuid'
+              WHEN b.oid = 'bool'::regtype THEN 'boolean' END
+    FROM base b WHERE b.typtype <> 'd'
+$$;
+COMMENT ON FUNCTION afterdelete.placeholder_kind(oid) IS 'text, integer, numeric, uuid, boolean or enum; NULL for a type that no placeholder may have. A domain counts as what it is made of.';
+
+CREATE FUNCTION afterdelete.relation_tree(relation oid) RETURNS SETOF oid LANGUAGE sql STABLE AS $$
+  WITH RECURSIVE tree (oid) AS (
+    SELECT relation
+    UNION
+    SELECT i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
+  )
+  SELECT t.oid FROM tree t
+$$;
+COMMENT ON FUNCTION afterdelete.relation_tree(oid) IS 'A table with all its partitions and inheriting tables.';
+
+CREATE FUNCTION afterdelete.is_trusted(role oid) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT role = current_user::regrole OR (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.oid = role)
+$$;
+COMMENT ON FUNCTION afterdelete.is_trusted(oid) IS 'Whether a role''s functions may run with the rights of the schema''s owner: its own and those of superusers.';
+
+-- A condition is tried as the predicate of an index on a table of the same columns: PostgreSQL itself says whether it is
+-- immutable and names only its own row, and which columns and functions it depends on.
+CREATE FUNCTION afterdelete.read_condition(relation regclass, condition text, OUT canonical text, OUT columns text[], OUT careful boolean)
+LANGUAGE plpgsql AS $$
+DECLARE
+  index_oid oid;
+  nodes text;
+  stranger text;
+BEGIN
+  EXECUTE format('CREATE TABLE afterdelete.condition_of_a_watch (LIKE %s)', relation);
+  BEGIN
+    EXECUTE format('CREATE INDEX condition_of_a_watch_index ON afterdelete.condition_of_a_watch ((1)) WHERE (%s)', condition);
+  EXCEPTION WHEN OTHERS THEN
+    PERFORM afterdelete.watch_error(format('the condition %L cannot be used on %s: %s', condition, relation, SQLERRM),
+      'A condition is immutable and names only columns of its own row, e.g. deleted_at IS NULL. Names outside pg_catalog are written in full.');
+  END;
+  index_oid := 'afterdelete.condition_of_a_watch_index'::regclass;
+  SELECT pg_get_expr(i.indpred, i.indrelid), i.indpred::text INTO canonical, nodes FROM pg_index i WHERE i.indexrelid = index_oid;
+  SELECT array_agg(a.attname::text) INTO columns
+    FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+   WHERE d.classid = 'pg_class'::regclass AND d.objid = index_oid AND d.refobjid = 'afterdelete.condition_of_a_watch'::regclass AND d.refobjsubid > 0;
+  SELECT format('%s, which belongs to %s', p.oid::regprocedure, p.proowner::regrole) INTO stranger
+    FROM pg_depend d
+    LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+    JOIN pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+   WHERE d.classid = 'pg_class'::regclass AND d.objid = index_oid AND NOT afterdelete.is_trusted(p.proowner) LIMIT 1;
+  DROP TABLE afterdelete.condition_of_a_watch;
+  IF stranger IS NOT NULL THEN
+    PERFORM afterdelete.watch_error(format('the condition calls %s, who could run anything as %s through it', stranger, current_user),
+      format('Let the function belong to %I.', current_user));
+  END IF;
+  IF coalesce(cardinality(columns), 0) = 0 AND canonical <> 'true' THEN
+    PERFORM afterdelete.watch_error(format('the condition %L names no column of %s', condition, relation), 'Leave it out, if every row holds.');
+  END IF;
+  -- Comparisons that PostgreSQL calls leakproof cannot raise; nor can anything built in that is only put together from them.
+  -- Everything else is run so that its errors of data are caught, which costs a subtransaction.
+  careful := EXISTS (SELECT FROM regexp_matches(nodes, '\{([A-Z]+)', 'g') AS m (tag)
+                      WHERE m.tag[1] NOT IN ('VAR', 'CONST', 'OPEXPR', 'BOOLEXPR', 'NULLTEST', 'BOOLEANTEST', 'SCALARARRAYOPEXPR', 'RELABELTYPE', 'DISTINCTEXPR'))
+          OR EXISTS (SELECT FROM regexp_matches(nodes, ':opno ([0-9]+)', 'g') AS m (opno)
+                       JOIN pg_operator o ON o.oid = m.opno[1]::oid JOIN pg_proc p ON p.oid = o.oprcode WHERE NOT p.proleakproof)
+          OR EXISTS (SELECT FROM regexp_matches(nodes, ':[a-z]*(?:type|typeid|opno|collid|collation|inputcollid) ([0-9]+)', 'g') AS m (oid) WHERE m.oid[1]::bigint >= 16384);
+END
+$$;
+COMMENT ON FUNCTION afterdelete.read_condition(regclass, text) IS
+  'Proves that a condition is immutable and names only its own row; gives it as PostgreSQL reads it, with its columns, and whether it could raise.';
+
+CREATE FUNCTION afterdelete.check_relation(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  r record;
+BEGIN
+  SELECT c.relkind, c.relpersistence, c.relnamespace, n.nspname INTO r
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation;
+  IF NOT FOUND THEN
+    PERFORM afterdelete.watch_error('there is no table with the number ' || coalesce(relation::oid::text, 'NULL'));
+  ELSIF r.relkind NOT IN ('r', 'p') THEN
+    PERFORM afterdelete.watch_error(format('%s is no table', relation), 'Views, materialized views and foreign tables cannot be watched: watch the tables that hold the rows.');
+  ELSIF r.relpersistence = 't' THEN
+    PERFORM afterdelete.watch_error(format('%s is temporary', relation), 'The daemon, in a session of its own, could not ask it who holds.');
+  ELSIF r.nspname IN ('afterdelete', 'pg_catalog') THEN
+    PERFORM afterdelete.watch_error(format('%s belongs to %s', relation, CASE r.nspname WHEN 'afterdelete' THEN 'afterdelete itself' ELSE 'PostgreSQL' END), 'Watch tables of your own.');
+  END IF;
+  SELECT t.oid::regclass AS member, concat_ws(', ', CASE WHEN NOT has_table_privilege(t.oid, 'SELECT') THEN 'SELECT' END, CASE WHEN NOT has_table_privilege(t.oid, 'TRIGGER') THEN 'TRIGGER' END) AS missing,
+         has_schema_privilege(c.relnamespace, 'USAGE') AS usable, c.relnamespace::regnamespace AS space
+    INTO r
+    FROM afterdelete.relation_tree(relation) AS t (oid) JOIN pg_class c ON c.oid = t.oid
+   ORDER BY has_table_privilege(t.oid, 'SELECT') AND has_table_privilege(t.oid, 'TRIGGER') AND has_schema_privilege(c.relnamespace, 'USAGE') LIMIT 1;
+  IF r.missing <> '' THEN
+    PERFORM afterdelete.watch_error(format('%I, who owns the schema afterdelete, has no %s on %s', current_user, r.missing, r.member),
+      format('GRANT %s ON %s TO %I', r.missing, r.member, current_user));
+  ELSIF NOT r.usable THEN
+    PERFORM afterdelete.watch_error(format('%I, who owns the schema afterdelete, has no USAGE on the schema %s', current_user, r.space),
+      format('GRANT USAGE ON SCHEMA %s TO %I', r.space, current_user));
+  END IF;
+  IF row_security_active(relation) THEN
+    PERFORM afterdelete.watch_error(format('row-level security hides rows of %s from %I, who owns the schema afterdelete', relation, current_user),
+      format('The guard must see every row: ALTER ROLE %I BYPASSRLS, or let %I own the table.', current_user, current_user));
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.check_relation(regclass) IS 'Raises why a table cannot be watched.';
+
+CREATE FUNCTION afterdelete.check_template(relation regclass, template text, prune_parents integer) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  p record;
+  sample text := '';
+  rule text;
+BEGIN
+  IF template IS NULL THEN PERFORM afterdelete.watch_error('the template is NULL'); END IF;
+  FOR p IN SELECT t.*, a.attnum, a.atttypid, a.attgenerated, afterdelete.placeholder_kind(a.atttypid) AS kind
+             FROM afterdelete.template_parts(template) t
+             LEFT JOIN pg_attribute a ON a.attrelid = relation AND a.attname = t.name AND a.attnum > 0 AND NOT a.attisdropped ORDER BY t.n LOOP
+    sample := sample || p.literal || CASE WHEN p.name IS NULL THEN '' WHEN p.rooted THEN '/x' WHEN p.kind IN ('text', 'enum') THEN 'x' ELSE repeat('0', 36) END;
+    CONTINUE WHEN p.name IS NULL;
+    IF p.attnum IS NULL THEN
+      PERFORM afterdelete.watch_error(format('%s has no column %L, which the template %L names', relation, p.name, template),
+        'Its columns: ' || (SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped));
+    ELSIF p.kind IS NULL THEN
+      PERFORM afterdelete.watch_error(format('the column %I of %s is of type %s, whose text form is not the same in every session or for every equal value', p.name, relation, format_type(p.atttypid, NULL)),
+        'A placeholder is text, varchar, smallint, integer, bigint, numeric, uuid, boolean or an enum.');
+    ELSIF p.attgenerated = 'v' THEN
+      PERFORM afterdelete.watch_error(format('the column %I of %s is a virtual generated column, which no trigger sees', p.name, relation), 'Declare it GENERATED ALWAYS AS (...) STORED.');
+    END IF;
+  END LOOP;
+  IF NOT EXISTS (SELECT FROM afterdelete.template_parts(template) t WHERE t.name IS NOT NULL) THEN
+    PERFORM afterdelete.watch_error(format('the template %L names no column: every row would hold the same', template), 'A placeholder is {column}, or {+column} where the value may contain slashes.');
+  ELSIF template !~ '^[a-z][a-z0-9+.-]*://' THEN
+    PERFORM afterdelete.watch_error(format('the template %L begins with no scheme', template), 'It begins as its targets do, with file:// or s3:// and so on, written out.');
+  END IF;
+  rule := afterdelete.broken_rule(sample);
+  IF rule IS NOT NULL THEN
+    PERFORM afterdelete.watch_error(format('the template %L renders to no target, e.g. %L: it breaks the rule %s', template, sample, rule),
+      'A template renders to targets, e.g. file:///data/trainings/{id}/ or s3://bucket/{+key}.');
+  END IF;
+  IF prune_parents IS NULL OR prune_parents NOT BETWEEN 0 AND 32 OR (prune_parents > 0 AND template NOT LIKE 'file://%') THEN
+    PERFORM afterdelete.watch_error(format('prune_parents is %s', coalesce(prune_parents::text, 'NULL')), 'It is 0 to 32 levels for file: templates, 0 for others.');
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.check_template(regclass, text, integer) IS 'Raises what is wrong with a template.';
+
+-- Triggers with a transition table fire once a statement, for the table that the statement names. Partitions made later would
+-- have none, and a table below another one is seldom the one that is named: those have row triggers, which PostgreSQL gives to
+-- every new partition by itself.
+CREATE FUNCTION afterdelete.needs_row_triggers(relation oid) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT (SELECT c.relkind = 'p' FROM pg_catalog.pg_class c WHERE c.oid = relation)
+      OR EXISTS (SELECT FROM afterdelete.relation_tree(relation) AS t (oid) JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.oid
+                  WHERE i.inhparent NOT IN (SELECT afterdelete.relation_tree(relation)))
+$$;
+COMMENT ON FUNCTION afterdelete.needs_row_triggers(oid) IS 'Whether statements reach a table''s rows without naming it or a table below it.';
+
+-- The triggers that a watch needs and does not have. Partitions have row triggers by way of the table they belong to.
+CREATE FUNCTION afterdelete.missing_triggers(w afterdelete.watched, OUT relation regclass, OUT event text, OUT declaration text) RETURNS SETOF record
+LANGUAGE sql STABLE AS $$
+  SELECT t.oid::regclass, e.event,
+         format('CREATE TRIGGER %I %s EXECUTE FUNCTION afterdelete.%I()', n.name,
+                CASE e.event
+                  WHEN 'truncate' THEN format('BEFORE TRUNCATE ON %s FOR EACH STATEMENT', t.oid::regclass)
+                  WHEN 'delete' THEN format('AFTER DELETE ON %s %s', t.oid::regclass, CASE WHEN w.each_row THEN 'FOR EACH ROW' ELSE 'REFERENCING OLD TABLE AS gone FOR EACH STATEMENT' END)
+                  ELSE format('AFTER UPDATE ON %s %s', t.oid::regclass, CASE WHEN w.each_row THEN 'FOR EACH ROW' ELSE 'REFERENCING OLD TABLE AS gone NEW TABLE AS stay FOR EACH STATEMENT' END)
+                END, 'capture_' || w.id)
+    FROM afterdelete.relation_tree(w.relation) AS t (oid)
+    JOIN pg_catalog.pg_class c ON c.oid = t.oid
+   CROSS JOIN unnest(ARRAY['delete', 'update', 'truncate']) AS e (event)
+   CROSS JOIN LATERAL (SELECT format('afterdelete_%s_%s', w.id, e.event)) AS n (name)
+   WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = t.oid AND g.tgname = n.name)
+     AND (e.event = 'truncate' OR t.oid = w.relation OR NOT c.relispartition)
+$$;
+COMMENT ON FUNCTION afterdelete.missing_triggers(afterdelete.watched) IS 'The triggers that a watch needs and does not have, with the statements that make them.';
+
+CREATE FUNCTION afterdelete.watch(relation regclass, template text, condition text DEFAULT 'true', delay interval DEFAULT '0', prune_parents integer DEFAULT 0)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+  w afterdelete.watched;
+  before afterdelete.watched;
+  condition_columns text[];
+  careful boolean := false;
+  missing record;
+BEGIN
+  -- One at a time, and none beside an unwatch.
+  PERFORM pg_advisory_xact_lock(1634104420, hashtext('afterdelete.watch'));
+  PERFORM afterdelete.check_relation(relation);
+  PERFORM afterdelete.check_template(relation, template, prune_parents);
+  IF delay IS NULL OR delay NOT BETWEEN interval '0' AND interval '100 years' THEN
+    PERFORM afterdelete.watch_error(format('delay is %s', coalesce(delay::text, 'NULL')), 'It is an interval from 0 to 100 years.');
+  END IF;
+  -- A table that was dropped and made anew under its name is declared anew.
+  DELETE FROM afterdelete.watched o
+   WHERE o.template = watch.template AND o.relation_name = relation::text AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = o.relation);
+  SELECT * INTO before FROM afterdelete.watched o WHERE o.relation = watch.relation AND o.template = watch.template;
+
+  w.id := coalesce(before.id, nextval(pg_get_serial_sequence('afterdelete.watched', 'id')));
+  w.relation := relation;
+  w.relation_name := relation::text;
+  w.template := template;
+  w.condition := 'true';
+  w.delay := delay;
+  w.prune_parents := prune_parents;
+  w.each_row := afterdelete.needs_row_triggers(relation);
+  w.declared_at := clock_timestamp();
+  w.declared_by := session_user;
+  IF condition IS NULL OR btrim(condition) = '' THEN
+    PERFORM afterdelete.watch_error('the condition is empty', 'Leave it out, if every row holds.');
+  ELSIF lower(btrim(condition)) <> 'true' THEN
+    SELECT r.canonical, r.columns, r.careful INTO w.condition, condition_columns, careful FROM afterdelete.read_condition(relation, condition) r;
+  END IF;
+  SELECT array_agg(a.attname ORDER BY a.attnum), array_agg(format_type(a.atttypid, NULL) ORDER BY a.attnum) INTO w.columns, w.types
+    FROM pg_attribute a
+   WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+     AND (a.attname = ANY (condition_columns) OR a.attname IN (SELECT p.name FROM afterdelete.template_parts(template) p));
+  w := afterdelete.prepare_guard(w);
+
+  IF before.each_row <> w.each_row THEN PERFORM afterdelete.drop_capture(before.id); END IF;
+  DELETE FROM afterdelete.watched o WHERE o.id = w.id;
+  INSERT INTO afterdelete.watched OVERRIDING SYSTEM VALUE VALUES (w.*);
+  EXECUTE format('CREATE OR REPLACE FUNCTION afterdelete.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS %L',
+                 'capture_' || w.id, afterdelete.capture_code(w, careful));
+  EXECUTE format('REVOKE EXECUTE ON FUNCTION afterdelete.%I() FROM PUBLIC', 'capture_' || w.id);
+  EXECUTE format('COMMENT ON FUNCTION afterdelete.%I() IS %L', 'capture_' || w.id, format('Writes cleanups for what rows of %s held.', relation));
+  IF w.each_row THEN
+    -- Whoever makes a partition needs it, or could make none. It writes nothing for tables that do not belong to the watch.
+    EXECUTE format('GRANT EXECUTE ON FUNCTION afterdelete.%I() TO %s', 'capture_' || w.id, (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = relation));
+  END IF;
+  FOR missing IN SELECT * FROM afterdelete.missing_triggers(w) LOOP
+    EXECUTE missing.declaration;
+  END LOOP;
+  -- Both must be able to run, or the declaration is no good.
+  BEGIN
+    EXECUTE afterdelete.fill_query(w, w.exact_query, false) USING '{}'::integer[], '{}'::text[];
+    IF w.below_query IS NOT NULL THEN EXECUTE afterdelete.fill_query(w, w.below_query, false) USING '{}'::integer[], '{}'::text[]; END IF;
+    EXECUTE format('SELECT FROM (%s) h LIMIT 0', afterdelete.held_by(w, 'ONLY ' || relation));
+  EXCEPTION WHEN OTHERS THEN
+    IF afterdelete.is_applications_error(SQLSTATE) THEN RAISE; END IF;
+    PERFORM afterdelete.watch_error(format('%s cannot be asked about %L: %s', relation, template, SQLERRM));
+  END;
+  RETURN w.id;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.watch(regclass, text, text, interval, integer) IS
+  'Declares that a row of a table holds what template renders to, for as long as it exists and condition is true: when a hold ends, a cleanup is '
+  'written in the same transaction (due after delay), and what is held is never deleted. {column} stands for a value without slashes, {+column} for one '
+  'that may have some. Declared again, it changes condition, delay and prune_parents, and takes in new partitions. For the schema''s owner, who needs '
+  'SELECT and TRIGGER on the table. Returns the number of the watch.';
+
+CREATE FUNCTION afterdelete.drop_capture(watch bigint) RETURNS void LANGUAGE plpgsql SET client_min_messages = warning AS $$
+BEGIN
+  -- With its triggers, which only the owner of each table could drop one by one.
+  EXECUTE format('DROP FUNCTION IF EXISTS afterdelete.%I() CASCADE', 'capture_' || watch);
+END
+$$;
+COMMENT ON FUNCTION afterdelete.drop_capture(bigint) IS 'Drops the trigger function of a watch with its triggers.';
+
+CREATE FUNCTION afterdelete.unwatch(relation regclass, template text DEFAULT NULL) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+  removed bigint;
+  count integer := 0;
+BEGIN
+  PERFORM pg_advisory_xact_lock(1634104420, hashtext('afterdelete.watch'));
+  FOR removed IN DELETE FROM afterdelete.watched o WHERE o.relation = unwatch.relation AND o.template = coalesce(unwatch.template, o.template) RETURNING o.id LOOP
+    PERFORM afterdelete.drop_capture(removed);
+    count := count + 1;
+  END LOOP;
+  RETURN count;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.unwatch(regclass, text) IS
+  'Removes one watch of a table, or all: its rows hold nothing any more, and nothing is written when they go. Returns how many there were. For the schema''s owner.';

@@ -1,0 +1,247 @@
+-- Capture: what a watch writes into the outbox when a hold ends. Each watch has a trigger function of its own with static
+-- SQL, written when it is declared: five times as fast as going through jsonb, and an unknown column is an error there and
+-- not in the application's DELETE.
+--
+-- A trigger must never make the application's statement fail because of a value in a row or a later change of the table. So
+-- the function looks first whether the table is still as it was declared, tests what it renders before it writes it, and
+-- buries what is wrong as a dead row that explains itself. Serialisation failures, deadlocks, cancellations and lack of
+-- resources are never caught: then the statement fails, and row and file stay together.
+
+CREATE FUNCTION afterdelete.row_key(relation oid, fields jsonb) RETURNS jsonb LANGUAGE sql STABLE AS $$
+  SELECT coalesce((SELECT jsonb_object_agg(a.attname, fields -> a.attname::text)
+                     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+                    WHERE i.indrelid = relation AND i.indisprimary),
+                  fields)
+$$;
+COMMENT ON FUNCTION afterdelete.row_key(oid, jsonb) IS 'The primary key out of a row as JSON; all of the row where its table has none.';
+
+CREATE FUNCTION afterdelete.altered_columns(watch bigint, relation oid) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT string_agg(CASE WHEN a.attname IS NULL THEN format('the column %I is not there any more (renamed or dropped?)', c.name)
+                         ELSE format('the column %I was %s and is %s', c.name, c.type, format_type(a.atttypid, NULL)) END, '; ' ORDER BY c.name)
+    FROM afterdelete.watched w
+   CROSS JOIN unnest(w.columns, w.types) AS c (name, type)
+    LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = altered_columns.relation AND a.attname = c.name AND NOT a.attisdropped
+   WHERE w.id = watch AND format_type(a.atttypid, NULL) IS DISTINCT FROM c.type
+$$;
+COMMENT ON FUNCTION afterdelete.altered_columns(bigint, oid) IS 'What of a watch''s columns is not as it was declared; NULL when all is.';
+
+CREATE FUNCTION afterdelete.declaration(w afterdelete.watched) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT format('SELECT afterdelete.watch(%L, %L%s%s%s)',
+                coalesce((SELECT c.oid::regclass::text FROM pg_catalog.pg_class c WHERE c.oid = w.relation), w.relation_name), w.template,
+                CASE WHEN w.condition <> 'true' THEN format(', condition => %L', w.condition) END,
+                CASE WHEN w.delay <> '0' THEN format(', delay => %L', w.delay) END,
+                CASE WHEN w.prune_parents <> 0 THEN format(', prune_parents => %s', w.prune_parents) END)
+$$;
+COMMENT ON FUNCTION afterdelete.declaration(afterdelete.watched) IS 'The statement that declares a watch anew.';
+
+CREATE FUNCTION afterdelete.shown_template(template text) RETURNS text LANGUAGE sql IMMUTABLE RETURN
+  regexp_replace(template, '^(file://(\{[^+}]*\})?)\{\+', '\1/{+');
+COMMENT ON FUNCTION afterdelete.shown_template(text) IS 'A template as it stands for a target that nobody knows: with the slash that its values begin with, so that its store is right.';
+
+CREATE FUNCTION afterdelete.capture_failed(watch bigint, operation text, relation oid, why text, keys text) RETURNS void LANGUAGE sql AS $$
+  INSERT INTO afterdelete.dead_file_cleanup (target, prune_parents, source, last_error, final)
+  SELECT afterdelete.shown_template(w.template), w.prune_parents, operation || ' on ' || capture_failed.relation::regclass,
+         format('%s on %s: the watch %L could not tell what its rows held, because %s. Nothing was touched: what they held is still stored. '
+                  'Remedy: declare the watch anew for the table as it is (it was: %s), delete by hand what these rows held, and afterdelete.discard() '
+                  'this. Rows: %s',
+                  operation, capture_failed.relation::regclass, w.template, why, afterdelete.declaration(w), coalesce(keys, 'unknown')), true
+    FROM afterdelete.watched w WHERE w.id = watch
+$$;
+COMMENT ON FUNCTION afterdelete.capture_failed(bigint, text, oid, text, text) IS 'Writes one dead row that says which rows'' holds ended without anybody knowing what they held, and why.';
+
+CREATE FUNCTION afterdelete.rendering_fault(template text, target text, fields jsonb) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT format('%L rendered to something that is no target: %s. Nothing was touched. The row''s values: %s', template,
+                coalesce((SELECT string_agg(f.fault, '; ' ORDER BY p.n)
+                            FROM afterdelete.template_parts(template) p
+                           CROSS JOIN LATERAL (SELECT CASE
+                             WHEN fields ->> p.name = '' THEN format('{%s} is empty', p.name)
+                             WHEN NOT p.slashes AND strpos(fields ->> p.name, '/') > 0
+                               THEN format('{%s} has a slash, and only {+%s} may have one', p.name, p.name)
+                             WHEN p.rooted AND left(fields ->> p.name, 1) <> '/'
+                               THEN format('{+%s} does not begin with a slash, so that a part of it would be taken for a host', p.name)
+                           END) AS f (fault)
+                           WHERE f.fault IS NOT NULL),
+                         'it breaks the rule ' || afterdelete.broken_rule(target)),
+                left(fields::text, 1000))
+$$;
+COMMENT ON FUNCTION afterdelete.rendering_fault(text, text, jsonb) IS 'Why a row''s values make no target, in words.';
+
+CREATE FUNCTION afterdelete.rendering(w afterdelete.watched) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT string_agg(concat_ws(' || ', CASE WHEN p.literal <> '' THEN quote_literal(p.literal) || '::text' END,
+                                      -- Cut where no target is that long: two values of a gigabyte each cannot be put together.
+                                      CASE WHEN p.name IS NULL THEN NULL
+                                           WHEN afterdelete.placeholder_kind(a.atttypid) = 'text' THEN format('left(t.%I, 4097)', p.name)
+                                           ELSE format('t.%I::text', p.name) END),
+                    ' || ' ORDER BY p.n)
+    FROM afterdelete.template_parts(w.template) p
+    LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = w.relation AND a.attname = p.name
+   WHERE p.literal <> '' OR p.name IS NOT NULL
+$$;
+COMMENT ON FUNCTION afterdelete.rendering(afterdelete.watched) IS 'The expression over the columns of t that renders a watch''s template.';
+
+-- Values of integers, uuids and booleans always make a target; those of texts, enums and numerics must be looked at.
+CREATE FUNCTION afterdelete.doubtful_columns(w afterdelete.watched, OUT name text, OUT fault text) RETURNS SETOF record LANGUAGE sql STABLE AS $$
+  SELECT DISTINCT ON (p.name) p.name,
+         concat_ws(' OR ', format('t.%I::text = %L', p.name, ''),
+                   CASE WHEN NOT bool_and(p.slashes) THEN format('strpos(t.%I::text, %L) > 0', p.name, '/') END,
+                   CASE WHEN bool_or(p.rooted) THEN format('left(t.%I::text, 1) <> %L', p.name, '/') END)
+    FROM afterdelete.template_parts(w.template) p
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = w.relation AND a.attname = p.name
+   WHERE afterdelete.placeholder_kind(a.atttypid) IN ('text', 'enum', 'numeric')
+   GROUP BY p.name
+$$;
+COMMENT ON FUNCTION afterdelete.doubtful_columns(afterdelete.watched) IS 'The placeholders whose values may make no target, with the expression over t that tells.';
+
+CREATE FUNCTION afterdelete.held_by(w afterdelete.watched, source text) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT format('SELECT %s AS target%s%s FROM %s t WHERE (%s)', afterdelete.rendering(w),
+                coalesce(', (' || string_agg(d.fault, ' OR ' ORDER BY d.name) || ') AS faulty', ''),
+                string_agg(format(', t.%I::text AS %I', d.name, 'value of ' || d.name), '' ORDER BY d.name),
+                source, w.condition)
+    FROM afterdelete.doubtful_columns(w) d
+$$;
+COMMENT ON FUNCTION afterdelete.held_by(afterdelete.watched, text) IS 'The query for what the rows of a source hold: target, and whether it is faulty.';
+
+-- What of the ended holds is good goes into pending, the rest is buried. OFFSET 0: each row is rendered once.
+CREATE FUNCTION afterdelete.capture_insert(w afterdelete.watched, ended text, source text) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  -- What would be read as another host stands on record under the template.
+  shown text := (SELECT format('CASE WHEN left(e.%I, 1) = %L THEN e.target ELSE %L END', 'value of ' || p.name, '/', afterdelete.shown_template(w.template))
+                   FROM afterdelete.template_parts(w.template) p WHERE p.rooted);
+  fields text := (SELECT string_agg(format('%L, e.%I', d.name, 'value of ' || d.name), ', ' ORDER BY d.name) FROM afterdelete.doubtful_columns(w) d);
+  pending text := format('INSERT INTO afterdelete.pending_file_cleanup (target, run_at, prune_parents, source) SELECT e.target, now()%s, %s, %L',
+                         CASE WHEN w.delay <> '0' THEN format(' + %L::interval', w.delay) END, w.prune_parents, source);
+BEGIN
+  IF fields IS NULL THEN RETURN format('%s FROM (%s) e WHERE e.target IS NOT NULL', pending, ended); END IF;
+  RETURN format('WITH ended AS MATERIALIZED (
+        SELECT e.*, e.faulty OR NOT (%s) AS bad FROM (%s OFFSET 0) e WHERE e.target IS NOT NULL
+      ), buried AS (
+        INSERT INTO afterdelete.dead_file_cleanup (target, prune_parents, source, last_error, final)
+        SELECT %s, %s, %L, afterdelete.rendering_fault(%L, e.target, jsonb_build_object(%s)), true FROM ended e WHERE e.bad
+      )
+      %s FROM ended e WHERE NOT e.bad',
+    -- Its scheme stands in the template.
+    (SELECT string_agg(r.expression, ' AND ' ORDER BY r.name) FROM afterdelete.target_rules('e.target') r WHERE r.name <> 'target_has_a_scheme'),
+    ended, coalesce(shown, 'e.target'), w.prune_parents, source, w.template, fields, pending);
+END
+$$;
+COMMENT ON FUNCTION afterdelete.capture_insert(afterdelete.watched, text, text) IS 'The statement that writes cleanups for what a query says was held.';
+
+CREATE FUNCTION afterdelete.is_applications_error(state text) RETURNS boolean LANGUAGE sql IMMUTABLE RETURN
+  state ~ '^(25|40|53|54|55|57|58|XX)';
+COMMENT ON FUNCTION afterdelete.is_applications_error(text) IS
+  'Whether an error is for the application to see: transaction state, serialisation and deadlocks, resources, limits, locks, cancellation, '
+  'system and internal errors (PostgreSQL documentation, appendix A).';
+
+CREATE FUNCTION afterdelete.belongs_to_watch(watch bigint, relation oid) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT EXISTS (SELECT FROM afterdelete.watched w
+                  WHERE w.id = watch AND belongs_to_watch.relation IN (SELECT afterdelete.relation_tree(w.relation)))
+$$;
+COMMENT ON FUNCTION afterdelete.belongs_to_watch(bigint, oid) IS 'Whether a table is the one that is watched, or a partition or an inheriting table of it.';
+
+-- The text of a watch's trigger function. In it, gone are the rows whose hold may have ended, and stay what became of them by
+-- an UPDATE. careful: the condition may raise.
+CREATE FUNCTION afterdelete.capture_code(w afterdelete.watched, careful boolean) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  gone text := 'gone';
+  stay text := 'stay';
+  keys text := 'afterdelete.keys_of(TG_RELID, ARRAY(SELECT to_jsonb(t) FROM gone t LIMIT 20), (SELECT count(*) FROM gone))';
+  anything text := 'EXISTS (SELECT FROM gone)';
+  leaving text := '';
+  body text;
+BEGIN
+  IF w.each_row THEN
+    gone := (SELECT format('(SELECT %s)', string_agg(format('OLD.%1$I AS %1$I', c), ', ')) FROM unnest(w.columns) c);
+    stay := replace(gone, 'OLD.', 'NEW.');
+    keys := 'afterdelete.keys_of(TG_RELID, ARRAY[to_jsonb(OLD)], 1)';
+    anything := 'true';
+    -- Byte by byte: equal under a collation is not the same path.
+    leaving := (SELECT format('IF TG_OP = ''UPDATE'' AND record_image_eq(ROW(%s), ROW(%s)) THEN RETURN NULL; END IF;',
+                              string_agg(format('OLD.%I', c), ', '), string_agg(format('NEW.%I', c), ', ')) FROM unnest(w.columns) c);
+  END IF;
+
+  body := format($sql$
+  IF TG_OP = 'DELETE' THEN
+    %s;
+  ELSE
+    %s;
+  END IF;$sql$,
+    afterdelete.capture_insert(w, afterdelete.held_by(w, gone), 'DELETE on ' || w.relation_name),
+    -- What is held before and after is taken off, so that paths that are swapped write nothing.
+    afterdelete.capture_insert(w, format('SELECT * FROM (%s EXCEPT ALL %s) d', afterdelete.held_by(w, gone), afterdelete.held_by(w, stay)),
+                               'UPDATE on ' || w.relation_name));
+  IF careful THEN
+    body := format($sql$
+  BEGIN%s
+  EXCEPTION WHEN OTHERS THEN
+    IF afterdelete.is_applications_error(SQLSTATE) THEN RAISE; END IF;
+    PERFORM afterdelete.capture_failed(%s, TG_OP, TG_RELID, SQLERRM, %s);
+  END;$sql$, body, w.id, keys);
+  END IF;
+
+  RETURN format($sql$
+-- Watch %1$s: a row of %2$s holds %3$s while %4$s.
+-- Written by afterdelete.watch(): declare it anew instead of editing this.
+#variable_conflict use_column
+BEGIN
+  -- Whoever can attach this function to another table must not be able to inject targets.
+  IF (SELECT w.relation FROM afterdelete.watched w WHERE w.id = %1$s) IS DISTINCT FROM coalesce(pg_partition_root(TG_RELID), TG_RELID)::oid THEN
+    IF NOT afterdelete.belongs_to_watch(%1$s, TG_RELID) THEN RETURN NULL; END IF;
+  END IF;
+  IF TG_OP = 'TRUNCATE' THEN
+    PERFORM afterdelete.capture_truncate(%1$s, TG_RELID);
+    RETURN NULL;
+  END IF;
+  IF %5$s <> (SELECT count(*) FROM pg_attribute a
+       WHERE a.attrelid = TG_RELID AND a.attname = ANY (%6$L) AND (a.attname, format_type(a.atttypid, NULL)) IN (%7$s)) THEN
+    IF %8$s THEN
+      PERFORM afterdelete.capture_failed(%1$s, TG_OP, TG_RELID, afterdelete.altered_columns(%1$s, TG_RELID), %9$s);
+    END IF;
+    RETURN NULL;
+  END IF;
+  %10$s%11$s
+  RETURN NULL;
+END
+$sql$, w.id, translate(w.relation_name, E'\n\r', '  '), w.template, translate(w.condition, E'\n\r', '  '), cardinality(w.columns), w.columns,
+    (SELECT string_agg(format('(%L, %L)', c.name, c.type), ', ') FROM unnest(w.columns, w.types) AS c (name, type)),
+    anything, keys, leaving, body);
+END
+$$;
+COMMENT ON FUNCTION afterdelete.capture_code(afterdelete.watched, boolean) IS 'The text of a watch''s trigger function. careful: its condition may raise, so that errors of data are caught.';
+
+CREATE FUNCTION afterdelete.keys_of(relation oid, fields jsonb[], total bigint) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT string_agg(left(afterdelete.row_key(relation, f)::text, 500), ', ')
+         || CASE WHEN total > cardinality(fields) THEN format(' and %s more', total - cardinality(fields)) ELSE '' END
+    FROM unnest(fields) AS f
+$$;
+COMMENT ON FUNCTION afterdelete.keys_of(oid, jsonb[], bigint) IS 'The keys of some rows, in words, and how many more there are.';
+
+-- TRUNCATE has no transition tables: the rows are read before they go. Not fast in itself, so it may as well be careful.
+CREATE FUNCTION afterdelete.capture_truncate(watch bigint, relation oid) RETURNS void LANGUAGE plpgsql
+SET row_security = off AS $$
+DECLARE
+  w afterdelete.watched;
+  member regclass;
+BEGIN
+  SELECT * INTO w FROM afterdelete.watched o WHERE o.id = watch;
+  FOR member IN
+    -- Those that were attached later have no trigger of their own.
+    SELECT t.oid FROM afterdelete.relation_tree(capture_truncate.relation) AS t (oid)
+     WHERE t.oid = capture_truncate.relation
+        OR NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgname = format('afterdelete_%s_truncate', watch))
+  LOOP
+    BEGIN
+      EXECUTE afterdelete.capture_insert(w, afterdelete.held_by(w, 'ONLY ' || member), 'TRUNCATE on ' || w.relation_name);
+    EXCEPTION WHEN OTHERS THEN
+      IF afterdelete.is_applications_error(SQLSTATE) THEN RAISE; END IF;
+      PERFORM afterdelete.capture_failed(watch, 'TRUNCATE', member, SQLERRM, NULL);
+    END;
+  END LOOP;
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+    PERFORM afterdelete.capture_failed(watch, 'TRUNCATE', capture_truncate.relation,
+      'in ' || upper(current_setting('transaction_isolation')) || ' it cannot see rows that others committed after this transaction''s '
+        || 'snapshot, and TRUNCATE removes those too (its other rows were captured). Run TRUNCATE in READ COMMITTED',
+      'those, if there were any');
+  END IF;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.capture_truncate(bigint, oid) IS 'Writes cleanups for all rows of a table that is about to be truncated.';
