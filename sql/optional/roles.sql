@@ -22,7 +22,7 @@ GRANT EXECUTE ON FUNCTION afterdelete.enqueue(text, interval, integer, text), af
 GRANT SELECT, INSERT, UPDATE, DELETE ON afterdelete.pending_file_cleanup, afterdelete.running_file_cleanup, afterdelete.worker,
   afterdelete.worker_pause TO afterdelete_worker;
 GRANT SELECT, INSERT ON afterdelete.done_file_cleanup, afterdelete.dead_file_cleanup, afterdelete.file_root TO afterdelete_worker;
-GRANT SELECT ON afterdelete.migration, afterdelete.store_pause, afterdelete.backlog, afterdelete.stuck TO afterdelete_worker;
+GRANT SELECT ON afterdelete.migration, afterdelete.store_pause, afterdelete.watched, afterdelete.backlog, afterdelete.stuck TO afterdelete_worker;
 -- What `afterdelete check --adopt` records.
 GRANT UPDATE (identity, recorded_by, recorded_at) ON afterdelete.file_root TO afterdelete_worker;
 GRANT USAGE ON SEQUENCE afterdelete.claim_number TO afterdelete_worker;
@@ -41,6 +41,6 @@ GRANT SELECT ON ALL TABLES IN SCHEMA afterdelete TO afterdelete_reader, afterdel
 GRANT INSERT, UPDATE ON afterdelete.file_root TO afterdelete_operator;
 GRANT EXECUTE ON FUNCTION afterdelete.cancel(bigint, text), afterdelete.retry(bigint), afterdelete.discard(bigint, text),
   afterdelete.pause(text, text), afterdelete.resume(text) TO afterdelete_operator;
--- Who holds what; and for `afterdelete plan` and `afterdelete check`.
-GRANT EXECUTE ON FUNCTION afterdelete.is_held(text), afterdelete.holders(text), afterdelete.verdicts(text[]), afterdelete.watch_problems()
-  TO afterdelete_worker, afterdelete_operator, afterdelete_reader;
+-- Who holds what; verdicts is the guard itself, and watch_problems what `afterdelete check` asks.
+GRANT EXECUTE ON FUNCTION afterdelete.is_held(text), afterdelete.holders(text) TO afterdelete_worker, afterdelete_operator, afterdelete_reader;
+GRANT EXECUTE ON FUNCTION afterdelete.verdicts(text[]), afterdelete.watch_problems() TO afterdelete_worker, afterdelete_operator;

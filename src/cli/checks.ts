@@ -2,6 +2,7 @@
 import type { Env } from '../config/source.ts';
 import type { Config, RootConfig } from '../config.ts';
 import { type Database, openDatabase } from '../outbox/database.ts';
+import { Holders } from '../outbox/holders.ts';
 import { assertSchema } from '../outbox/migrate.ts';
 import { Operators } from '../outbox/operators.ts';
 import { Outbox } from '../outbox/outbox.ts';
@@ -65,7 +66,10 @@ export class Checks {
     }
     // The roots can be looked at without a database, but not compared with what is recorded.
     yield* this.#roots(schema);
-    if (schema) yield* this.#rows();
+    if (schema) {
+      yield* this.#watches();
+      yield* this.#rows();
+    }
   }
 
   async #database(): Promise<Finding> {
@@ -138,6 +142,18 @@ export class Checks {
     } finally {
       for (const handler of handlers) await handler.close?.();
     }
+  }
+
+  async *#watches(): AsyncGenerator<Finding> {
+    const holders = new Holders(this.#db);
+    const problems = await holders.problems();
+    for (const { relation, template, broken, problem, remedy } of problems) {
+      const text = `watch ${plain(relation)} ${plain(template)}: ${plain(problem)}. Remedy: ${plain(remedy)}`;
+      yield broken ? fail(text) : warn(text);
+    }
+    if (problems.length > 0) return;
+    const count = await holders.watches();
+    yield ok(count === 0 ? 'watches: none is declared' : `watches: ${count}, all in order`);
   }
 
   async *#rows(): AsyncGenerator<Finding> {

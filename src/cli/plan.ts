@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import type { Config } from '../config.ts';
 import type { Cleanup, Context, Handler, Inspection } from '../handlers/contract.ts';
+import { Holders, type Objection } from '../outbox/holders.ts';
 import { type Found, Operators, type PauseLine } from '../outbox/operators.ts';
 import { Outbox } from '../outbox/outbox.ts';
 import { outsideMessage, rootOf } from '../reconciler/confine.ts';
@@ -39,7 +40,7 @@ Examples:
         const config = settingsOf(command);
         return await withDatabase(config, 'plan', async db => {
           const operators = new Operators(db);
-          const planner = new Planner(config, new Outbox(db));
+          const planner = new Planner(config, new Outbox(db), new Holders(db));
           try {
             await planner.prepare(await operators.pauses());
             return ids === undefined || ids.length === 0
@@ -53,19 +54,18 @@ Examples:
     );
 }
 
-/** What the guard says of all of them alike: holders are declared by watches, which a later version brings. */
-const GUARD = 'guard: no watches are declared, so no row holds any of these';
-
 async function planNext(operators: Operators, planner: Planner): Promise<ExitCode> {
   const rows = await operators.nextPending(NEXT);
   if (rows.length === 0) print('nothing is pending');
-  for (const row of rows) if (row.state === 'pending') print(...(await planner.describe(row)));
-  if (rows.length > 0) print(GUARD);
+  const pending = rows.filter(row => row.state === 'pending');
+  await planner.ask(pending);
+  for (const row of pending) print(...(await planner.describe(row)));
   return 0;
 }
 
 async function planThese(ids: readonly string[], operators: Operators, planner: Planner): Promise<ExitCode> {
   const rows = await operators.find(ids);
+  await planner.ask([...rows.values()].filter(row => row.state === 'pending'));
   let code: ExitCode = 0;
   for (const id of ids) {
     const row = rows.get(id);
@@ -76,22 +76,25 @@ async function planThese(ids: readonly string[], operators: Operators, planner: 
       code = 1;
     }
   }
-  print(GUARD);
   return code;
 }
 
 class Planner {
   readonly #config: Config;
   readonly #outbox: Outbox;
+  readonly #holders: Holders;
   readonly #handlers: readonly Handler[];
   readonly #roots: readonly string[];
   #elsewhere: readonly string[] = [];
   #pauses: readonly PauseLine[] = [];
   #context: Context | undefined;
+  #watches = 0;
+  readonly #objections = new Map<string, Objection>();
 
-  constructor(config: Config, outbox: Outbox) {
+  constructor(config: Config, outbox: Outbox, holders: Holders) {
     this.#config = config;
     this.#outbox = outbox;
+    this.#holders = holders;
     this.#handlers = createHandlers(config, process.env);
     this.#roots = config.roots.map(root => root.uri);
   }
@@ -105,6 +108,16 @@ class Planner {
       if (identity !== undefined) identities.set(root, identity);
     }
     this.#context = createLookingContext({ ...this.#config, identities });
+    this.#watches = await this.#holders.watches();
+  }
+
+  /** Asks the guard about all of them at once, as a daemon would right before it deletes them. */
+  async ask(rows: readonly Pending[]): Promise<void> {
+    const answers = await this.#holders.ask(rows.map(row => row.target));
+    for (const [n, row] of rows.entries()) {
+      const objection = answers[n];
+      if (objection !== undefined) this.#objections.set(row.id, objection);
+    }
   }
 
   async close(): Promise<void> {
@@ -117,8 +130,15 @@ class Planner {
     return [
       `${row.id}  ${shown(row.target)}`,
       `  when: ${whenDue(row)}${this.#pauseOf(row)}`,
+      `  guard: ${this.#guardOf(row)}`,
       ...(root === undefined ? this.#outside(row) : await this.#inside(row, root)),
     ];
+  }
+
+  #guardOf({ id }: Pending): string {
+    const objection = this.#objections.get(id);
+    if (objection !== undefined) return `${objection.verdict}: ${plain(objection.reason)}`;
+    return this.#watches === 0 ? 'no watches are declared, so no row holds it' : 'nobody holds it';
   }
 
   #pauseOf({ store }: Pending): string {

@@ -10,6 +10,7 @@ import {
   resultOf,
 } from '../handlers/contract.ts';
 import type { Guard, Verdict } from './guard.ts';
+import { parentsOf, spareHeld } from './parents.ts';
 
 /** The outcomes, and whether an error comes with them. */
 const HAS_ERROR = {
@@ -45,8 +46,14 @@ export interface Dispatched {
 }
 
 export async function dispatch(batch: readonly Cleanup[], options: DispatchOptions): Promise<Dispatched> {
-  const verdicts = await askGuard(batch, options);
-  const free = batch.filter((_, i) => verdicts[i]?.verdict === 'go');
+  // Pruning deletes, too: the parents are asked about in the same breath.
+  const parents = [...new Set(batch.flatMap(parentsOf))];
+  const answers = await askGuard([...batch.map(cleanup => cleanup.target.text), ...parents], options);
+  const verdicts = answers.slice(0, batch.length);
+  const prunable = new Set(parents.filter((_, i) => answers[batch.length + i]?.verdict === 'go'));
+  const free = batch
+    .filter((_, i) => verdicts[i]?.verdict === 'go')
+    .map(cleanup => spareHeld(cleanup, parent => prunable.has(parent)));
   const started = performance.now();
   const handled = free.length === 0 ? [] : await callHandler(free, options);
   const ms = performance.now() - started;
@@ -61,20 +68,20 @@ export async function dispatch(batch: readonly Cleanup[], options: DispatchOptio
 
 /** What cannot be asked about is blocked: nothing is deleted unguarded. */
 async function askGuard(
-  batch: readonly Cleanup[],
+  targets: readonly string[],
   { guard, onTrouble }: DispatchOptions,
 ): Promise<readonly Verdict[]> {
   try {
-    const verdicts = await guard(batch);
-    if (verdicts.length !== batch.length)
-      throw new Error(`it gave ${verdicts.length} verdicts for ${batch.length} cleanups`);
+    const verdicts = await guard(targets);
+    if (verdicts.length !== targets.length)
+      throw new Error(`it gave ${verdicts.length} verdicts for ${targets.length} targets`);
     const odd = verdicts.findIndex(verdict => !isVerdict(verdict));
     if (odd >= 0) throw new Error(`it gave a verdict that is none: ${inspect(verdicts[odd])}`);
     return verdicts;
   } catch (error) {
-    onTrouble(`asking the guard about ${batch.length} cleanups`, error);
+    onTrouble(`asking the guard about ${targets.length} targets`, error);
     const reason = `the guard cannot be asked: ${error instanceof Error ? error.message : String(error)}`;
-    return batch.map(() => ({ verdict: 'blocked', reason }));
+    return targets.map(() => ({ verdict: 'blocked', reason }));
   }
 }
 

@@ -1,15 +1,31 @@
 /** The last question before anything is deleted: does a live row still hold it? */
-import type { Cleanup } from '../handlers/contract.ts';
+import type { Holders } from '../outbox/holders.ts';
 
 /** `go`: nobody holds it. `kept`: a live row holds exactly this. `blocked`: one holds something below it. */
 export type Verdict =
   | { readonly verdict: 'go' }
   | { readonly verdict: 'kept' | 'blocked'; readonly reason: string };
 
-/** Asked once a batch; one verdict for each cleanup, in order. What it throws blocks the batch. */
-export type Guard = (batch: readonly Cleanup[]) => Promise<readonly Verdict[]>;
+/** Asked once a batch; one verdict for each target, in order. What it throws blocks the batch. */
+export type Guard = (targets: readonly string[]) => Promise<readonly Verdict[]>;
 
 const GO: Verdict = { verdict: 'go' };
 
-/** For a database in which no watch is declared: nothing is held. */
-export const noHolders: Guard = async batch => batch.map(() => GO);
+/** Asks the watched tables, and the guards that are declared in the database. */
+export function askHolders(holders: Pick<Holders, 'ask'>): Guard {
+  return async targets => (await holders.ask(targets)).map(objection => objection ?? GO);
+}
+
+/** Asks one guard after the other; each only about what those before it let go. */
+export function both(first: Guard, second: Guard): Guard {
+  return async targets => {
+    const verdicts = [...(await first(targets))];
+    const free = [...targets.keys()].filter(n => verdicts[n]?.verdict === 'go');
+    if (free.length === 0) return verdicts;
+    const answers = await second(free.map(n => targets[n] as string));
+    if (answers.length !== free.length)
+      throw new Error(`it gave ${answers.length} verdicts for ${free.length} targets`);
+    for (const [k, n] of free.entries()) verdicts[n] = answers[k] as Verdict;
+    return verdicts;
+  };
+}

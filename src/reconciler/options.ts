@@ -35,12 +35,12 @@ export interface ReconcilerOptions {
   readonly history?: number;
   /** Time slice of a tree or prefix, in ms: then it goes back to the end of the queue. Default: 10 s. */
   readonly slice?: number;
-  /** Asked before every batch. Default: nothing is held. */
+  /** Asked before every batch about what no live row holds: a guard of your own, besides the watches of the database. */
   readonly guard?: Guard;
 }
 
 /** All settings, in force; and what follows from them. */
-export interface Settings extends Required<Omit<ReconcilerOptions, 'name'>> {
+export interface Settings extends Required<Omit<ReconcilerOptions, 'name' | 'guard'>> {
   readonly stores: readonly string[];
   /** After how long a query counts as failed, in ms. */
   readonly queryTimeout: number;
@@ -70,13 +70,12 @@ const DEFAULTS = {
 export const POLL_ONLY_MAX = SECOND;
 
 /** @throws TypeError that names the setting, what was expected and what it got. */
-export function resolveSettings(options: ReconcilerOptions, guard: Guard): Settings {
+export function resolveSettings({ guard: _, ...options }: ReconcilerOptions): Settings {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const all = {
     ...DEFAULTS,
     listenUrl: options.databaseUrl,
     storeConcurrency: new Map<string, number>(),
-    guard,
     ...given,
     roots: options.roots,
     handlers: options.handlers,

@@ -3,13 +3,14 @@ import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { hostname } from 'node:os';
 import { type Database, openDatabase } from '../outbox/database.ts';
+import { Holders } from '../outbox/holders.ts';
 import { assertSchema } from '../outbox/migrate.ts';
 import { Outbox } from '../outbox/outbox.ts';
 import { WakeUp } from '../outbox/wake.ts';
 import { storeOf } from '../target.ts';
 import { VERSION } from '../version.ts';
 import type { ReconcilerEvents } from './events.ts';
-import { noHolders } from './guard.ts';
+import { askHolders, both, type Guard } from './guard.ts';
 import { Housekeeping } from './housekeeping.ts';
 import { Lease } from './lease.ts';
 import { Loop, type Ring } from './loop.ts';
@@ -27,6 +28,7 @@ export class Reconciler {
   readonly outbox: Outbox;
   readonly #settings: Settings;
   readonly #db: Database;
+  readonly #guard: Guard;
   readonly #lease: Lease;
   readonly #settler: Settler;
   readonly #stores: ReadonlyMap<string, Store>;
@@ -42,7 +44,7 @@ export class Reconciler {
   #handedBack = 0;
 
   constructor(options: ReconcilerOptions) {
-    const settings = resolveSettings(options, noHolders);
+    const settings = resolveSettings(options);
     this.#settings = settings;
     this.name = options.name ?? `${hostname()}/${process.pid}/${randomBytes(3).toString('hex')}`;
     const { databaseUrl, listenUrl, lease, poll, history, stores, roots } = settings;
@@ -55,6 +57,8 @@ export class Reconciler {
     });
     const outbox = new Outbox(this.#db);
     this.outbox = outbox;
+    const held = askHolders(new Holders(this.#db));
+    this.#guard = options.guard === undefined ? held : both(held, options.guard);
     this.#neighbours = new Neighbours(outbox, roots);
     this.#lease = new Lease({
       outbox,
@@ -98,7 +102,7 @@ export class Reconciler {
   }
 
   #createStore(store: string): Store {
-    const { roots, handlers, guard, concurrency, storeConcurrency, prefetch, storageTimeout, margin } =
+    const { roots, handlers, concurrency, storeConcurrency, prefetch, storageTimeout, margin } =
       this.#settings;
     const { maxAttempts, retryBase, retryCap, slice } = this.#settings;
     const handler = handlers.find(h => store.startsWith(`${h.scheme}://`));
@@ -107,7 +111,7 @@ export class Reconciler {
       store,
       roots: roots.filter(root => storeOf(root) === store),
       handler,
-      guard,
+      guard: this.#guard,
       outbox: this.outbox,
       neighbours: this.#neighbours,
       lease: this.#lease,

@@ -22,6 +22,7 @@ describe('check', () => {
       'ok    schema: that of this version',
       'ok    notifications: LISTEN hears',
       `ok    root ${disk.root}: reachable, not served yet: the first daemon marks it`,
+      'ok    watches: none is declared',
       'ok    daemons: none runs at the moment',
       'ok    rows: none is dead, paused or unserved',
       '',

@@ -34,13 +34,13 @@ describe('plan', () => {
     const before = await db.sql('SELECT * FROM afterdelete.pending_file_cleanup ORDER BY id');
     const { code, stdout, stderr } = await plan(db, disk.root);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    expect(stdout).toMatch(/\nguard: no watches are declared, so no row holds any of these\n$/);
     const [tree, folder, outside, unserved, later] = stdout
       .split(/\n(?=\d)/)
       .map(text => text.trim().split('\n'));
     expect(tree).toEqual([
       `2  "${disk.root}tree/"`,
       expect.stringMatching(/^ {2}when: now, due for \d+s$/),
+      '  guard: no watches are declared, so no row holds it',
       `  root: ${disk.root}`,
       expect.stringMatching(/^ {2}deletes: 2 objects, \d+(\.\d+)? KiB$/),
     ]);
@@ -48,7 +48,7 @@ describe('plan', () => {
     expect(outside?.join('\n')).toMatch(/root: none\n {2}problem: .*outside every root/);
     expect(unserved?.join('\n')).toMatch(/root: none\n {2}problem: neither these settings nor a live daemon/);
     expect(later?.join('\n')).toMatch(
-      /when: in 1h 59m, \d{4}-.*Z\n.*\n {2}deletes: nothing: it is already gone/,
+      /when: in 1h 59m, \d{4}-.*Z\n {2}guard: .*\n.*\n {2}deletes: nothing: it is already gone/,
     );
     expect(await db.sql('SELECT * FROM afterdelete.pending_file_cleanup ORDER BY id')).toEqual(before);
     expect(readFileSync(disk.at('tree/b/c'), 'utf8')).toHaveLength(5000);

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Holders } from '../../src/outbox/holders.ts';
 import { Operators } from '../../src/outbox/operators.ts';
 import { fakeHandler } from '../support/fake-handler.ts';
 import { nextEvent, testReconciler } from '../support/reconciler.ts';
@@ -71,6 +72,8 @@ const TABLES = [
   'worker_pause',
   'store_pause',
   'file_root',
+  'watched',
+  'custom_guard',
   'migration',
   'backlog',
   'stuck',
@@ -226,11 +229,26 @@ describe('a worker', () => {
     expect(await outbox.deregister(worker)).toBe(0);
     await outbox.notify('');
     await outbox.ping();
+    const holders = new Holders(openOutbox(urlOf('worker')).kysely);
+    expect(await holders.ask(['file:///data/x'])).toEqual([undefined]);
+    expect(await holders.watches()).toBe(0);
+    expect(await holders.problems()).toEqual([]);
   });
 
   it('may not do what people do, nor change the audit trail', async () => {
     const names = await callable('worker');
-    for (const name of ['cancel', 'retry', 'discard', 'pause', 'resume', 'confirm', 'enqueue', 'end_pending'])
+    for (const name of [
+      'cancel',
+      'retry',
+      'discard',
+      'pause',
+      'resume',
+      'confirm',
+      'enqueue',
+      'end_pending',
+      'watch',
+      'guard',
+    ])
       expect(names).not.toContain(name);
     for (const right of ['UPDATE', 'DELETE', 'TRUNCATE'])
       expect(await may('worker', right)).not.toContain('done_file_cleanup');
@@ -262,7 +280,17 @@ describe('an operator', () => {
   });
 
   it('may do nothing else', async () => {
-    expect(await callable('operator')).toEqual(['cancel', 'discard', 'pause', 'resume', 'retry']);
+    expect(await callable('operator')).toEqual([
+      'cancel',
+      'discard',
+      'holders',
+      'is_held',
+      'pause',
+      'resume',
+      'retry',
+      'verdicts',
+      'watch_problems',
+    ]);
     expect(await may('operator', 'SELECT')).toEqual([...TABLES].sort());
     // For `afterdelete check --adopt`.
     for (const right of ['INSERT', 'UPDATE']) expect(await may('operator', right)).toEqual(['file_root']);
@@ -271,8 +299,8 @@ describe('an operator', () => {
 });
 
 describe('a reader', () => {
-  it('may select, and nothing else', async () => {
-    expect(await callable('reader')).toEqual([]);
+  it('may select, and ask who holds what', async () => {
+    expect(await callable('reader')).toEqual(['holders', 'is_held']);
     expect(await may('reader', 'SELECT')).toEqual([...TABLES].sort());
     for (const right of ['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'])
       expect(await may('reader', right)).toEqual([]);

@@ -138,11 +138,11 @@ describe('the guard', () => {
   it('keeps what is held, blocks what is held below, and lets the others go, once a batch', async () => {
     const db = await createDatabase();
     const asked: number[] = [];
-    const options = guarded(async batch => {
-      asked.push(batch.length);
-      return batch.map(({ target }) => {
-        if (target.text.endsWith('kept')) return { verdict: 'kept', reason: 'held by public.t (id=1)' };
-        if (target.text.endsWith('blocked'))
+    const options = guarded(async targets => {
+      asked.push(targets.length);
+      return targets.map(target => {
+        if (target.endsWith('kept')) return { verdict: 'kept', reason: 'held by public.t (id=1)' };
+        if (target.endsWith('blocked'))
           return { verdict: 'blocked', reason: 'public.t (id=2) holds something below' };
         return { verdict: 'go' };
       });

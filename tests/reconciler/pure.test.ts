@@ -172,7 +172,7 @@ describe('confinement', () => {
 
 describe('settings', () => {
   const options = { databaseUrl: 'postgresql://x', handlers: [fakeHandler()], roots: ['fake://b/'] };
-  const resolve = (changes: object) => () => resolveSettings({ ...options, ...changes }, async () => []);
+  const resolve = (changes: object) => () => resolveSettings({ ...options, ...changes });
   it.each([
     [{ roots: [] }, 'roots: expected at least one root'],
     [{ roots: ['fake://b/x'] }, 'a root ends with a slash'],

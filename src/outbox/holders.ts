@@ -1,0 +1,53 @@
+/** Who holds what: the guard's question, asked of the watched tables in one round trip. */
+import { sql } from 'kysely';
+import type { Database } from './database.ts';
+
+/** What the holders say of a target that may not go now. */
+export interface Objection {
+  /** `kept`: a live row holds exactly this. `blocked`: one holds something below it, a guard says no, or one cannot be asked. */
+  readonly verdict: 'kept' | 'blocked';
+  /** Who, in words. */
+  readonly reason: string;
+}
+
+/** What is wrong with a watch. */
+export interface WatchProblem {
+  readonly relation: string;
+  readonly template: string;
+  /** Whether holds end uncaptured, or what it could hold is blocked; else it is only slow. */
+  readonly broken: boolean;
+  readonly problem: string;
+  readonly remedy: string;
+}
+
+export class Holders {
+  readonly #db: Database;
+
+  constructor(db: Database) {
+    this.#db = db;
+  }
+
+  /** What speaks against deleting these targets; undefined where nothing does. One for each, in order. */
+  async ask(targets: readonly string[]): Promise<(Objection | undefined)[]> {
+    const answers: (Objection | undefined)[] = targets.map(() => undefined);
+    const { rows } = await sql<Objection & { n: number }>`
+      SELECT n, verdict, reason FROM afterdelete.verdicts(${targets}::text[])`.execute(this.#db);
+    for (const { n, verdict, reason } of rows) answers[n - 1] = { verdict, reason };
+    return answers;
+  }
+
+  /** How many watches are declared. */
+  async watches(): Promise<number> {
+    const { rows } = await sql<{ n: number }>`SELECT count(*)::int AS n FROM afterdelete.watched`.execute(
+      this.#db,
+    );
+    return rows[0]?.n ?? 0;
+  }
+
+  /** What is wrong with the watches, and what to do about it. */
+  async problems(): Promise<WatchProblem[]> {
+    const { rows } = await sql<WatchProblem>`
+      SELECT relation, template, broken, problem, remedy FROM afterdelete.watch_problems()`.execute(this.#db);
+    return rows;
+  }
+}
