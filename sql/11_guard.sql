@@ -73,7 +73,7 @@ CREATE FUNCTION afterdelete.is_unambiguous(w afterdelete.watched, form text) RET
      AND NOT EXISTS (
        SELECT FROM unnest(string_to_array(form, '/')) AS s (segment)
         WHERE (SELECT count(*) FROM afterdelete.marked_columns(w, s.segment) c WHERE c.kind IN ('text', 'enum')) > 1
-           OR EXISTS (SELECT FROM regexp_matches(s.segment, E'\x02(?=([^\x01-\x03]*)[\x01\x03])', 'g') AS b (between)
+           OR EXISTS (SELECT FROM regexp_matches(s.segment, E'\x02([^\x01-\x03]*)(?=[\x01\x03])', 'g') AS b (between)
                        WHERE b.between[1] !~ '[^0-9A-Za-z.-]'))
 $$;
 COMMENT ON FUNCTION afterdelete.is_unambiguous(afterdelete.watched, text) IS 'Whether column values can be read back from what a template renders.';
@@ -259,35 +259,40 @@ CREATE FUNCTION afterdelete.removal(w afterdelete.watched) RETURNS text LANGUAGE
 $$;
 COMMENT ON FUNCTION afterdelete.removal(afterdelete.watched) IS 'The statement that removes a watch, also when its table is gone.';
 
-CREATE FUNCTION afterdelete.holders(target text, OUT relation regclass, OUT key jsonb, OUT held text) RETURNS SETOF record
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION afterdelete.ask_or_raise(target text, every boolean) RETURNS TABLE (exact boolean, relation regclass, key jsonb, held text)
+LANGUAGE plpgsql AS $$
 DECLARE
-  rule text := afterdelete.broken_rule(holders.target);
-  h record;
+  rule text := afterdelete.broken_rule(target);
+  problem text;
 BEGIN
-  IF holders.target IS NULL OR rule IS NOT NULL THEN
-    RAISE EXCEPTION 'not a target: % (%)', coalesce(quote_literal(holders.target), 'NULL'), coalesce(rule, 'it is NULL')
+  IF target IS NULL OR rule IS NOT NULL THEN
+    RAISE EXCEPTION 'not a target: % (%)', coalesce(quote_literal(target), 'NULL'), coalesce(rule, 'it is NULL')
       USING ERRCODE = 'invalid_parameter_value', HINT = 'A target is, for example, file:///data/a.bin, file:///data/t1/ or s3://bucket/key.';
   END IF;
-  FOR h IN SELECT * FROM afterdelete.ask_holders(ARRAY[holders.target], true) LOOP
-    IF h.problem IS NOT NULL THEN
-      RAISE EXCEPTION '%', h.problem USING ERRCODE = 'object_not_in_prerequisite_state';
+  FOR exact, relation, key, held, problem IN
+    SELECT h.exact, h.relation, h.key, h.held, h.problem FROM afterdelete.ask_holders(ARRAY[target], every) h
+  LOOP
+    IF problem IS NOT NULL THEN
+      RAISE EXCEPTION '%', problem USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
-    relation := h.relation;
-    key := h.key;
-    held := h.held;
     RETURN NEXT;
   END LOOP;
 END
+$$;
+COMMENT ON FUNCTION afterdelete.ask_or_raise(text, boolean) IS 'The live rows that hold a target or something below it; raises for what is no target, and when a watch that could hold it cannot be asked.';
+
+CREATE FUNCTION afterdelete.holders(target text, OUT relation regclass, OUT key jsonb, OUT held text) RETURNS SETOF record
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT h.relation, h.key, h.held FROM afterdelete.ask_or_raise(target, true) h
 $$;
 COMMENT ON FUNCTION afterdelete.holders(text) IS
   'The live rows that hold a target, or something below it: table, key, and what each holds. Raises when a watch that could hold it cannot be asked.';
 
 CREATE FUNCTION afterdelete.is_held(target text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  SELECT EXISTS (SELECT FROM afterdelete.holders(target) h WHERE afterdelete.guarded_form(h.held) = afterdelete.guarded_form(target))
+  SELECT coalesce(bool_or(h.exact), false) FROM afterdelete.ask_or_raise(target, false) h
 $$;
-COMMENT ON FUNCTION afterdelete.is_held(text) IS 'Whether a live row holds exactly this target. For file: host and trailing slash make no difference.';
+COMMENT ON FUNCTION afterdelete.is_held(text) IS 'Whether a live row holds exactly this target. For file: host and trailing slash make no difference. Raises as holders() does.';
 
 -- Guards of a user's own.
 
