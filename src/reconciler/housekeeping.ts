@@ -86,7 +86,7 @@ export class Housekeeping {
   async #readPauses(): Promise<void> {
     const { outbox, stores } = this.#options;
     const pauses = await outbox.storePauses(stores.map(store => store.name));
-    for (const store of stores) store.pausedByOperator(pauses.find(pause => pause.store === store.name));
+    for (const store of stores) store.pausedForAll(pauses.find(pause => pause.store === store.name));
   }
 
   async #reap(): Promise<void> {

@@ -1,18 +1,10 @@
-/** One store as a worker serves it: what it has in hand, how much more it may claim, and whether it is paused. */
+/** One store as a worker serves it: what it has in hand, and how much more it may claim. */
 import type { EventEmitter } from 'node:events';
 import pLimit, { type LimitFunction } from 'p-limit';
-import {
-  type Cleanup,
-  type Context,
-  type Handler,
-  NOTHING,
-  type Receipt,
-  type Result,
-} from '../handlers/contract.ts';
-import type { ClaimedRow, Outbox, Settlement, WorkerPause } from '../outbox/outbox.ts';
+import { type Cleanup, type Context, type Handler, NOTHING, type Receipt } from '../handlers/contract.ts';
+import type { ClaimedRow, Outbox, Settlement, StorePause, WorkerPause } from '../outbox/outbox.ts';
 import { parseTarget } from '../target.ts';
 import { formBatches } from './batch.ts';
-import { Breaker } from './breaker.ts';
 import { outsideMessage, rootOf } from './confine.ts';
 import { createContext, type Tenure } from './context.ts';
 import { dispatch, type Outcome } from './dispatch.ts';
@@ -21,8 +13,8 @@ import type { Guard } from './guard.ts';
 import type { Lease } from './lease.ts';
 import type { Neighbours } from './neighbours.ts';
 import { handBack, type OutcomePolicy, settlementOf, totalOf } from './outcome.ts';
+import { Pauses } from './pauses.ts';
 import { type Run, report } from './report.ts';
-import { RootWatch } from './roots.ts';
 import type { Settler } from './settler.ts';
 
 export interface StoreOptions {
@@ -62,30 +54,21 @@ interface Held {
 
 type Task = Held & { readonly cleanup: Cleanup };
 
-/** Whether the storage has answered: what yields may not have asked it anything. */
-function answered(result: Result): boolean {
-  return result.outcome !== 'yielded' || (result.progressed ?? result.objects > 0);
-}
-
 /** Most rows of one store that one claim asks for. */
 const CLAIM = 1_000;
 
 export class Store {
   readonly #options: StoreOptions;
   readonly #slots: LimitFunction;
-  readonly #breaker = new Breaker();
-  readonly #roots: RootWatch;
+  readonly #pauses: Pauses;
   readonly #held = new Map<string, Held>();
   #queue: Task[][] = [];
   #running = 0;
-  #breakerReason = '';
-  #rootPaused = false;
-  #operator: 'operator' | 'fuse' | undefined;
 
   constructor(options: StoreOptions) {
     this.#options = options;
     this.#slots = pLimit(options.concurrency);
-    this.#roots = new RootWatch({ ...options, timeout: options.storageTimeout });
+    this.#pauses = new Pauses({ ...options, handBackQueued: () => this.handBackQueued() });
   }
 
   get name(): string {
@@ -98,8 +81,8 @@ export class Store {
 
   /** How many rows to claim now. It waits until a good part is free: many small claims cost more than few large ones. */
   get room(): number {
-    if (this.#operator !== undefined || this.#roots.problem !== undefined) return 0;
-    if (this.#breaker.open) return this.#breaker.wait === 0 && this.inHand === 0 ? 1 : 0;
+    const { admits } = this.#pauses;
+    if (admits !== 'all') return admits === 'probe' && this.inHand === 0 ? 1 : 0;
     const { prefetch } = this.#options;
     const free = prefetch - this.inHand;
     return free >= Math.min(prefetch, CLAIM) / 4 ? Math.min(free, CLAIM) : 0;
@@ -107,16 +90,12 @@ export class Store {
 
   /** Milliseconds until this store needs to be looked at without being asked; undefined: never. */
   get wait(): number | undefined {
-    const probing = this.#breaker.open && this.inHand === 0 && this.#operator === undefined;
-    return this.#roots.wait ?? (probing ? this.#breaker.wait : undefined);
+    return this.#pauses.wait(this.inHand === 0);
   }
 
-  /** What this worker leaves alone, for the record. */
+  /** Why this worker leaves the store alone by itself, for the record. */
   get pause(): WorkerPause | undefined {
-    const store = this.name;
-    if (this.#rootPaused) return { store, by: 'root', reason: this.#roots.problem ?? '' };
-    if (this.#breaker.open) return { store, by: 'breaker', reason: this.#breakerReason };
-    return undefined;
+    return this.#pauses.own;
   }
 
   /** Rows in hand that have got somewhere since they were claimed, with their totals. */
@@ -168,7 +147,7 @@ export class Store {
   async #run(batch: readonly Task[]): Promise<void> {
     const [first] = batch;
     if (first === undefined || first.tenure.ended) return;
-    if (first.tenure.stopping || this.#rootPaused) return this.#handBack(batch);
+    if (first.tenure.stopping || this.#pauses.wrongRoot) return this.#handBack(batch);
     const { guard, handler, events } = this.#options;
     const cleanups = batch.map(task => task.cleanup);
     // Not #held: by the time this run ends or tells of its progress, its lease may be lost and a row of it in hand anew.
@@ -180,7 +159,7 @@ export class Store {
       progressOf: id => tasks.get(id)?.progress ?? NOTHING,
       onTrouble: (doing, error) => void events.emit('trouble', { doing: `${doing} of ${this.name}`, error }),
     });
-    this.#judge(handled);
+    this.#pauses.judge(handled);
     batch.forEach((task, i) => {
       task.run = { receipt: outcomes[i] as Outcome, ms };
       this.#settle(task, outcomes[i] as Outcome);
@@ -196,7 +175,7 @@ export class Store {
       storageTimeout,
       margin,
       sliceEnd: performance.now() + policy.slice,
-      identity: root => this.#roots.identity(root),
+      identity: root => this.#pauses.identity(root),
       onProgress: (id, receipt) => {
         const task = tasks.get(id);
         if (task !== undefined) task.progress = receipt;
@@ -204,33 +183,10 @@ export class Store {
     });
   }
 
-  /** What the results say about the store itself. */
-  #judge(results: readonly Result[]): void {
-    const { events, onChange, onPause } = this.#options;
-    const wrong = results.find(result => result.outcome === 'wrong_root');
-    const down = results.find(result => result.outcome === 'unavailable');
-    if (wrong !== undefined && 'error' in wrong) {
-      this.#roots.doubt(wrong.error);
-      this.#pauseRoot();
-    } else if (down !== undefined && 'error' in down) {
-      this.#breakerReason = down.error;
-      if (this.#breaker.failure()) {
-        events.emit('store_paused', { store: this.name, by: 'breaker', reason: down.error });
-        this.handBackQueued();
-        onPause();
-      }
-      onChange();
-    } else if (results.some(answered) && this.#breaker.success()) {
-      events.emit('store_resumed', { store: this.name, by: 'breaker' });
-      onPause();
-      onChange();
-    }
-  }
-
   #settle({ row, tenure }: Held, outcome: Outcome): void {
     if (tenure.ended) return;
     const { policy, settler } = this.#options;
-    const storeWait = this.#roots.wait ?? this.#breaker.wait;
+    const { storeWait } = this.#pauses;
     settler.add(settlementOf(row, outcome, policy, { stopping: tenure.stopping, storeWait }));
   }
 
@@ -288,45 +244,11 @@ export class Store {
 
   /** Looks again whether the roots are the right ones, if it is time to. */
   async checkRoots(): Promise<void> {
-    if (this.#roots.wait !== 0) return;
-    await this.#roots.check();
-    if (this.#roots.problem !== undefined) this.#pauseRoot();
-    else if (this.#rootPaused) {
-      this.#rootPaused = false;
-      this.#options.events.emit('store_resumed', { store: this.name, by: 'root' });
-      this.#options.onPause();
-    }
-    this.#options.onChange();
-  }
-
-  #pauseRoot(): void {
-    if (!this.#rootPaused) {
-      this.#rootPaused = true;
-      this.#options.onPause();
-      this.#options.events.emit('store_paused', {
-        store: this.name,
-        by: 'root',
-        reason: this.#roots.problem ?? '',
-      });
-    }
-    this.handBackQueued();
-    this.#options.onChange();
+    await this.#pauses.checkRoots();
   }
 
   /** What the database says about a pause for all workers. */
-  pausedByOperator(pause: { by: 'operator' | 'fuse'; reason: string | null } | undefined): void {
-    if (pause?.by === this.#operator) return;
-    const { events } = this.#options;
-    if (this.#operator !== undefined) events.emit('store_resumed', { store: this.name, by: this.#operator });
-    this.#operator = pause?.by;
-    if (pause !== undefined) {
-      events.emit('store_paused', {
-        store: this.name,
-        by: pause.by,
-        reason: pause.reason ?? 'no reason given',
-      });
-      this.handBackQueued();
-    }
-    this.#options.onChange();
+  pausedForAll(pause: StorePause | undefined): void {
+    this.#pauses.forAll(pause);
   }
 }
