@@ -81,9 +81,13 @@ COMMENT ON FUNCTION afterdelete.pause(text, text) IS
 CREATE FUNCTION afterdelete.resume(store text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  -- A fuse starts a new window. First, and under its lock: in the order in which spend() takes the rows.
+  PERFORM pg_advisory_xact_lock(1634104421, hashtext(resume.store));
+  DELETE FROM afterdelete.fuse_count c WHERE starts_with(c.root, resume.store || '/');
   DELETE FROM afterdelete.store_pause sp WHERE sp.store = resume.store;
   -- Rows became claimable without an INSERT: tell those who sleep.
   PERFORM pg_notify('afterdelete', 'pauses');
 END
 $$;
-COMMENT ON FUNCTION afterdelete.resume(text) IS 'Ends the pause of a store by an operator or a fuse. Nothing happens when it is not paused.';
+COMMENT ON FUNCTION afterdelete.resume(text) IS
+  'Ends the pause of a store by an operator or a fuse, if there is one, and starts a new window of the fuse for its roots.';

@@ -58,7 +58,8 @@ WITH live AS (
   SELECT w.* FROM afterdelete.worker w WHERE w.lease_until > statement_timestamp()
 ), pause (store, down, reason) AS (
   SELECT sp.store, false, 'paused by ' || sp.paused_by || ' since ' || date_trunc('second', sp.paused_at) || coalesce(': ' || sp.reason, '')
-         || '; afterdelete.resume(' || quote_literal(sp.store) || ') ends it'
+         -- A fuse says by itself what to do.
+         || CASE sp.paused_by WHEN 'fuse' THEN '' ELSE '; afterdelete.resume(' || quote_literal(sp.store) || ') ends it' END
     FROM afterdelete.store_pause sp
   UNION ALL
   SELECT wp.store, true, min('paused by ' || wp.paused_by || ' since ' || date_trunc('second', wp.paused_at) || ' on ' || l.name || ': ' || wp.reason)

@@ -115,6 +115,14 @@ export interface FileRoot {
   recorded_at: GeneratedTimestamp;
 }
 
+export interface FuseCount {
+  root: string;
+  span: string;
+  ends_at: Timestamp;
+  since: Timestamp;
+  cleanups: Bigint;
+}
+
 export interface Backlog {
   store: string;
   pending: string;
@@ -153,6 +161,7 @@ export interface Schema {
   'afterdelete.worker_pause': WorkerPause;
   'afterdelete.store_pause': StorePause;
   'afterdelete.file_root': FileRoot;
+  'afterdelete.fuse_count': FuseCount;
   'afterdelete.backlog': Backlog;
   'afterdelete.stuck': Stuck;
 }

@@ -73,6 +73,14 @@ async function everyState(db: ReturnType<typeof openTestDatabase>): Promise<void
   expect(only(await db.sql('SELECT * FROM afterdelete.reap()'))).toEqual({ workers: 1, moved: 10, died: 0 });
   expect(await states(db)).toEqual({ pending: 50, running: 0, done: 40, dead: 10 });
 
+  const spend = "SELECT granted FROM afterdelete.spend($1, $2, $3, 5, '1 hour')";
+  expect(await value(db, spend, [STORE, [`${STORE}/`], [4]])).toEqual([4]);
+  expect(await value(db, spend, [STORE, [`${STORE}/`], [4]])).toEqual([1]);
+  expect(only(await db.sql('SELECT paused_by FROM afterdelete.store_pause'))).toEqual({ paused_by: 'fuse' });
+  await db.sql('SELECT afterdelete.give_back($1, $2, $3, clock_timestamp())', [STORE, [`${STORE}/`], [1]]);
+  await db.sql('SELECT afterdelete.resume($1)', [STORE]);
+  expect(await db.sql('SELECT FROM afterdelete.fuse_count')).toEqual([]);
+
   expect(await value(db, 'SELECT afterdelete.next_due($1)', [[STORE]])).toBeGreaterThan(0);
   expect(await value(db, 'SELECT afterdelete.retry($1)', [rows[40]?.id])).toBe(true);
   expect(await value(db, 'SELECT afterdelete.retry($1)', [rows[80]?.id])).toBe(true);

@@ -28,7 +28,7 @@ export function fileDatabase(): TestDatabase {
     await open().sql(
       `TRUNCATE afterdelete.pending_file_cleanup, afterdelete.running_file_cleanup, afterdelete.done_file_cleanup,
          afterdelete.dead_file_cleanup, afterdelete.worker, afterdelete.worker_pause, afterdelete.store_pause,
-         afterdelete.file_root`,
+         afterdelete.file_root, afterdelete.fuse_count`,
     );
   });
   afterAll(async () => {

@@ -292,6 +292,19 @@ describe('stuck', () => {
     expect(row.last_error).toMatch(/operator.*moving disks.*afterdelete\.resume\('fake:\/\/store'\)/);
   });
 
+  it('paused: by a fuse, in its own words', async () => {
+    await addWorker(db);
+    await put(db);
+    const reason = 'more than 10 cleanups';
+    await db.sql("INSERT INTO afterdelete.store_pause (store, paused_by, reason) VALUES ($1, 'fuse', $2)", [
+      STORE,
+      reason,
+    ]);
+    const row = only(await stuck());
+    expect(row.reason).toBe('paused');
+    expect(row.last_error).toMatch(/^paused by fuse since [-:+\d ]+: more than 10 cleanups$/);
+  });
+
   it('paused: by all workers that serve it, with their reason', async () => {
     const [one, two] = [await addWorker(db, { name: 'one' }), await addWorker(db, { name: 'two' })];
     await put(db);
