@@ -24,11 +24,28 @@ const HAS_ERROR = {
   wrong_root: true,
 } as const satisfies Record<Result['outcome'], boolean>;
 
-/** What became of a cleanup: a handler's result, or `kept`, because a live row holds exactly this target. */
-export type Outcome = Result | (Receipt & { readonly outcome: 'kept'; readonly note: string });
+/**
+ * What became of a cleanup: a handler's result; `kept`, because a live row holds exactly this target; or `handed_back`,
+ * because it may not go now: it has not been touched.
+ */
+export type Outcome =
+  | Result
+  | (Receipt & { readonly outcome: 'kept'; readonly note: string })
+  | (Receipt & { readonly outcome: 'handed_back' });
+
+/**
+ * What the guard has let through, on its way to the handler: a fuse may hold some of it back. One outcome for each
+ * cleanup, in order; `handle` calls the handler, once at most.
+ */
+export type Gate = (
+  batch: readonly Cleanup[],
+  handle: (batch: readonly Cleanup[]) => Promise<readonly Result[]>,
+) => Promise<readonly Outcome[]>;
 
 export interface DispatchOptions {
   readonly guard: Guard;
+  /** Left out: all that the guard lets through goes. */
+  readonly gate: Gate | undefined;
   readonly handler: Handler;
   readonly context: Context;
   /** How far a cleanup had come when its handler threw. */
@@ -54,12 +71,18 @@ export async function dispatch(batch: readonly Cleanup[], options: DispatchOptio
   const free = batch
     .filter((_, i) => verdicts[i]?.verdict === 'go')
     .map(cleanup => spareHeld(cleanup, parent => prunable.has(parent)));
-  const started = performance.now();
-  const handled = free.length === 0 ? [] : await callHandler(free, options);
-  const ms = performance.now() - started;
+  let handled: readonly Result[] = [];
+  let ms = 0;
+  const handle = async (cleanups: readonly Cleanup[]) => {
+    const started = performance.now();
+    handled = cleanups.length === 0 ? [] : await callHandler(cleanups, options);
+    ms = performance.now() - started;
+    return handled;
+  };
+  const passed = await (options.gate ?? ((cleanups, go) => go(cleanups)))(free, handle);
   let next = 0;
   const outcomes = verdicts.map((verdict): Outcome => {
-    if (verdict.verdict === 'go') return handled[next++] as Result;
+    if (verdict.verdict === 'go') return passed[next++] as Outcome;
     if (verdict.verdict === 'kept') return { ...NOTHING, outcome: 'kept', note: verdict.reason };
     return { ...NOTHING, outcome: 'blocked', error: verdict.reason };
   });

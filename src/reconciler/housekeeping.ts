@@ -85,8 +85,13 @@ export class Housekeeping {
 
   async #readPauses(): Promise<void> {
     const { outbox, stores } = this.#options;
+    const asOf = performance.now();
     const pauses = await outbox.storePauses(stores.map(store => store.name));
-    for (const store of stores) store.pausedForAll(pauses.find(pause => pause.store === store.name));
+    for (const store of stores)
+      store.pausedForAll(
+        pauses.find(pause => pause.store === store.name),
+        asOf,
+      );
   }
 
   async #reap(): Promise<void> {

@@ -1,5 +1,6 @@
 /** What a reconciler is made with, what it takes by default, and which settings contradict each other. */
 import type { Handler } from '../handlers/contract.ts';
+import type { Limit } from '../outbox/spending.ts';
 import { quoteTarget, rootProblem, storeOf } from '../target.ts';
 import type { Guard } from './guard.ts';
 
@@ -35,6 +36,11 @@ export interface ReconcilerOptions {
   readonly history?: number;
   /** Time slice of a tree or prefix, in ms: then it goes back to the end of the queue. Default: 10 s. */
   readonly slice?: number;
+  /**
+   * Most cleanups of one root within a window, in ms, over all daemons: more pause its store until `afterdelete.resume()`,
+   * which starts a new window. Default: off.
+   */
+  readonly fuse?: Limit | 'off';
   /** Asked before every batch about what no live row holds: a guard of your own, besides the watches of the database. */
   readonly guard?: Guard;
 }
@@ -75,6 +81,7 @@ export function resolveSettings({ guard: _, ...options }: ReconcilerOptions): Se
   const all = {
     ...DEFAULTS,
     listenUrl: options.databaseUrl,
+    fuse: 'off' as const,
     storeConcurrency: new Map<string, number>(),
     ...given,
     roots: options.roots,
@@ -90,6 +97,7 @@ export function resolveSettings({ guard: _, ...options }: ReconcilerOptions): Se
   if (all.retryBase > all.retryCap) fail('retryBase', `at most retryCap (${all.retryCap})`, all.retryBase);
   if (!(all.lease >= 1_000)) fail('lease', 'at least 1000 milliseconds', all.lease);
   if (!(all.slice > 0)) fail('slice', 'more than 0 milliseconds', all.slice);
+  checkFuse(all.fuse);
   checkRoots(all.roots, all.handlers);
   // With a heartbeat every quarter of the lease, three quarters are left when the next one is sent: the longest storage
   // call and the margin fit in, with a tenth of the lease for the heartbeat's own way.
@@ -101,6 +109,19 @@ export function resolveSettings({ guard: _, ...options }: ReconcilerOptions): Se
     storageTimeout: all.lease / 2,
     margin: all.lease / 10,
   };
+}
+
+/** Longer windows are more than a person has in mind, and intervals of PostgreSQL end somewhere. */
+const FUSE_WINDOW_MAX = 365 * DAY;
+
+function checkFuse(fuse: Limit | 'off'): void {
+  if (fuse === 'off') return;
+  if (typeof fuse !== 'object' || fuse === null) fail('fuse', 'off, or { cleanups, window }', fuse);
+  const { cleanups, window } = fuse;
+  if (!Number.isSafeInteger(cleanups) || cleanups < 1)
+    fail('fuse.cleanups', 'a whole number from 1', cleanups);
+  if (!Number.isFinite(window) || window < SECOND || window > FUSE_WINDOW_MAX)
+    fail('fuse.window', `milliseconds from ${SECOND} to ${FUSE_WINDOW_MAX}`, window);
 }
 
 function checkRoots(roots: readonly string[], handlers: readonly Handler[]): void {

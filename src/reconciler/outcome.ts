@@ -56,6 +56,8 @@ export function settlementOf(
       if (result.progressed ?? result.objects > 0) return back('yielded', 0, result.note ?? null);
       if (stopping) return back('handed_back', 0, null);
       return failed(`its time slice of ${policy.slice / SECOND} s ended before anything was deleted`);
+    case 'handed_back':
+      return handBack(row);
     case 'blocked':
       // Young rows are looked at often, old ones rarely.
       return back('blocked', Math.min(BLOCKED_MAX, Math.max(SECOND, row.waited / 2)), result.error);

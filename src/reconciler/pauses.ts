@@ -35,6 +35,7 @@ export class Pauses {
   #breakerReason = '';
   #rootPaused = false;
   #forAll: StorePause['by'] | undefined;
+  #forAllAsOf = Number.NEGATIVE_INFINITY;
 
   constructor(options: PausesOptions) {
     this.#options = options;
@@ -123,8 +124,13 @@ export class Pauses {
     onChange();
   }
 
-  /** What the database says about a pause for all workers. */
-  forAll(pause: StorePause | undefined): void {
+  /**
+   * What the database says about a pause for all workers; `asOf`, on the clock of `performance.now()`, is when it was
+   * asked. An answer that is older than what is known already says nothing new.
+   */
+  forAll(pause: StorePause | undefined, asOf: number): void {
+    if (asOf < this.#forAllAsOf) return;
+    this.#forAllAsOf = asOf;
     if (pause?.by === this.#forAll) return;
     const { store, events, handBackQueued, onChange } = this.#options;
     if (this.#forAll !== undefined) events.emit('store_resumed', { store, by: this.#forAll });

@@ -6,6 +6,7 @@ import { type Database, openDatabase } from '../outbox/database.ts';
 import { Holders } from '../outbox/holders.ts';
 import { assertSchema } from '../outbox/migrate.ts';
 import { Outbox } from '../outbox/outbox.ts';
+import { Spending } from '../outbox/spending.ts';
 import { WakeUp } from '../outbox/wake.ts';
 import { storeOf } from '../target.ts';
 import { VERSION } from '../version.ts';
@@ -104,7 +105,7 @@ export class Reconciler {
   #createStore(store: string): Store {
     const { roots, handlers, concurrency, storeConcurrency, prefetch, storageTimeout, margin } =
       this.#settings;
-    const { maxAttempts, retryBase, retryCap, slice } = this.#settings;
+    const { maxAttempts, retryBase, retryCap, slice, fuse } = this.#settings;
     const handler = handlers.find(h => store.startsWith(`${h.scheme}://`));
     if (handler === undefined) throw new TypeError(`no handler for ${store}`);
     return new Store({
@@ -121,6 +122,7 @@ export class Reconciler {
       concurrency: storeConcurrency.get(store) ?? concurrency,
       prefetch,
       policy: { maxAttempts, backoff: { base: retryBase, cap: retryCap }, slice },
+      fuse: fuse === 'off' ? undefined : { limit: fuse, spending: new Spending(this.#db) },
       storageTimeout,
       margin,
       onChange: () => this.#signal.ring('change'),

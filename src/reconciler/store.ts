@@ -9,6 +9,7 @@ import { outsideMessage, rootOf } from './confine.ts';
 import { createContext, type Tenure } from './context.ts';
 import { dispatch, type Outcome } from './dispatch.ts';
 import type { ReconcilerEvents } from './events.ts';
+import { Fuse, type FuseOptions } from './fuse.ts';
 import type { Guard } from './guard.ts';
 import type { Lease } from './lease.ts';
 import type { Neighbours } from './neighbours.ts';
@@ -33,6 +34,8 @@ export interface StoreOptions {
   /** Rows claimed and not yet settled. */
   readonly prefetch: number;
   readonly policy: OutcomePolicy;
+  /** Most cleanups of a root within a window; left out: there is no fuse. */
+  readonly fuse: Pick<FuseOptions, 'limit' | 'spending'> | undefined;
   /** Longest a storage call may take, and what must be left of the lease besides, in ms. */
   readonly storageTimeout: number;
   readonly margin: number;
@@ -61,6 +64,7 @@ export class Store {
   readonly #options: StoreOptions;
   readonly #slots: LimitFunction;
   readonly #pauses: Pauses;
+  readonly #fuse: Fuse | undefined;
   readonly #held = new Map<string, Held>();
   #queue: Task[][] = [];
   #running = 0;
@@ -69,6 +73,14 @@ export class Store {
     this.#options = options;
     this.#slots = pLimit(options.concurrency);
     this.#pauses = new Pauses({ ...options, handBackQueued: () => this.handBackQueued() });
+    this.#fuse =
+      options.fuse &&
+      new Fuse({
+        ...options.fuse,
+        store: options.store,
+        onPaused: pause => this.#pauses.forAll(pause, performance.now()),
+        onTrouble: (doing, error) => this.#trouble(doing, error),
+      });
   }
 
   get name(): string {
@@ -148,22 +160,27 @@ export class Store {
     const [first] = batch;
     if (first === undefined || first.tenure.ended) return;
     if (first.tenure.stopping || this.#pauses.wrongRoot) return this.#handBack(batch);
-    const { guard, handler, events } = this.#options;
+    const { guard, handler } = this.#options;
     const cleanups = batch.map(task => task.cleanup);
     // Not #held: by the time this run ends or tells of its progress, its lease may be lost and a row of it in hand anew.
     const tasks = new Map(batch.map(task => [task.row.id, task]));
     const { outcomes, handled, ms } = await dispatch(cleanups, {
       guard,
+      gate: this.#fuse?.gate(id => (tasks.get(id)?.row.objects ?? 0) > 0),
       handler,
       context: this.#context(first.tenure, tasks),
       progressOf: id => tasks.get(id)?.progress ?? NOTHING,
-      onTrouble: (doing, error) => void events.emit('trouble', { doing: `${doing} of ${this.name}`, error }),
+      onTrouble: (doing, error) => this.#trouble(doing, error),
     });
     this.#pauses.judge(handled);
     batch.forEach((task, i) => {
       task.run = { receipt: outcomes[i] as Outcome, ms };
       this.#settle(task, outcomes[i] as Outcome);
     });
+  }
+
+  #trouble(doing: string, error: unknown): void {
+    this.#options.events.emit('trouble', { doing: `${doing} of ${this.name}`, error });
   }
 
   #context(tenure: Tenure, tasks: ReadonlyMap<string, Task>): Context {
@@ -247,8 +264,8 @@ export class Store {
     await this.#pauses.checkRoots();
   }
 
-  /** What the database says about a pause for all workers. */
-  pausedForAll(pause: StorePause | undefined): void {
-    this.#pauses.forAll(pause);
+  /** What the database, asked at `asOf`, says about a pause for all workers. */
+  pausedForAll(pause: StorePause | undefined, asOf: number): void {
+    this.#pauses.forAll(pause, asOf);
   }
 }

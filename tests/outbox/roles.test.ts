@@ -74,6 +74,7 @@ const TABLES = [
   'file_root',
   'watched',
   'custom_guard',
+  'fuse_count',
   'migration',
   'backlog',
   'stuck',
@@ -233,6 +234,37 @@ describe('a worker', () => {
     expect(await holders.ask(['file:///data/x'])).toEqual([undefined]);
     expect(await holders.watches()).toBe(0);
     expect(await holders.problems()).toEqual([]);
+  });
+
+  it('spends and gives back, and its fuse pauses a store that it may not pause itself', async () => {
+    const handler = fakeHandler(cleanup =>
+      cleanup.target.text.endsWith('/bad')
+        ? { outcome: 'dead', error: 'denied', objects: 0, bytes: null }
+        : { outcome: 'deleted', objects: 1, bytes: 10 },
+    );
+    const reconciler = testReconciler({
+      databaseUrl: urlOf('worker'),
+      handlers: [handler],
+      fuse: { cleanups: 2, window: 3_600_000 },
+    });
+    const troubles: unknown[] = [];
+    reconciler.events.on('trouble', trouble => troubles.push(trouble));
+    await put(db, `${STORE}/bad`);
+    await put(db, `${STORE}/1`);
+    await reconciler.runOnce();
+    expect(await value(db, 'SELECT sum(cleanups)::int FROM afterdelete.fuse_count')).toBe(1);
+    await put(db, `${STORE}/2`);
+    await put(db, `${STORE}/3`);
+    await reconciler.runOnce();
+    expect(await states(db)).toEqual({ pending: 1, running: 0, done: 2, dead: 1 });
+    expect(await db.sql('SELECT paused_by, actor FROM afterdelete.store_pause')).toEqual([
+      { paused_by: 'fuse', actor: roleOf('worker') },
+    ]);
+    expect(troubles).toEqual([]);
+    for (const right of ['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) {
+      const tables = await may('worker', right);
+      for (const table of ['store_pause', 'fuse_count']) expect(tables).not.toContain(table);
+    }
   });
 
   it('may not do what people do, nor change the audit trail', async () => {

@@ -181,6 +181,15 @@ describe('settings', () => {
     [{ prefetch: 0 }, 'prefetch: expected a whole number from 1, got 0'],
     [{ retryBase: 10, retryCap: 5 }, 'retryBase: expected at most retryCap (5), got 10'],
     [{ lease: 10 }, 'lease: expected at least 1000 milliseconds, got 10'],
+    [{ fuse: { cleanups: 0, window: 1_000 } }, 'fuse.cleanups: expected a whole number from 1, got 0'],
+    [{ fuse: { cleanups: 1.5, window: 1_000 } }, 'fuse.cleanups: expected a whole number from 1, got 1.5'],
+    [
+      { fuse: { cleanups: 1, window: 999 } },
+      'fuse.window: expected milliseconds from 1000 to 31536000000, got 999',
+    ],
+    [{ fuse: { cleanups: 1, window: Number.POSITIVE_INFINITY } }, 'fuse.window: expected milliseconds'],
+    [{ fuse: '100000/1h' }, 'fuse: expected off, or { cleanups, window }, got 100000/1h'],
+    [{ fuse: null }, 'fuse: expected off, or { cleanups, window }, got null'],
   ])('%j is refused: %s', (changes, message) => {
     expect(resolve(changes)).toThrow(message);
   });
