@@ -1,13 +1,13 @@
 /** The daemon's settings: a YAML file, environment variables over it, and every mistake in both told at once. */
 import { ConfigError, closest, problem, show } from './config/problems.ts';
 import { type RootConfig, type RootInput, readRoots } from './config/roots.ts';
-import { type ListenAddress, ROOTS_ENV, SETTINGS } from './config/settings.ts';
+import { type Fuse, type ListenAddress, ROOTS_ENV, SETTINGS } from './config/settings.ts';
 import { type Env, type File, readFile, Source } from './config/source.ts';
 import type { LogLevel } from './log.ts';
 
 export { ConfigError } from './config/problems.ts';
 export { type CredentialNames, credentialsOf, type RootConfig } from './config/roots.ts';
-export type { ListenAddress } from './config/settings.ts';
+export type { Fuse, ListenAddress } from './config/settings.ts';
 
 /** Settings of a command that may do without a database. All times are in milliseconds. */
 export interface Settings {
@@ -42,8 +42,8 @@ export interface Settings {
   readonly storageTimeout: number;
   /** Longest sleep without a notification, in ms; at most 1,000 when `listenUrl` is `off`. */
   readonly poll: number;
-  /** Not in this version. */
-  readonly fuse: 'off';
+  /** Most cleanups of one root within a window; more pause its store until a person resumes it. */
+  readonly fuse: Fuse | 'off';
   /** Time for the rows in hand after SIGTERM, in ms. */
   readonly shutdownGrace: number;
   /** How long done rows are kept, in ms; 0: they are not written at all. */

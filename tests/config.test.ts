@@ -112,7 +112,7 @@ retryBase: 250ms
 retryCap: 2000
 lease: 10s
 poll: 5s
-fuse: off
+fuse: 1/1s
 shutdownGrace: 0
 history: 0
 logLevel: debug
@@ -143,6 +143,7 @@ roots:
       retryCap: 2000,
       lease: 10_000,
       storageTimeout: 5000,
+      fuse: { cleanups: 1, window: 1000 },
       shutdownGrace: 0,
       history: 0,
       logLevel: 'debug',
@@ -178,7 +179,7 @@ roots:
       AFTERDELETE_RETRY_CAP: '30d',
       AFTERDELETE_LEASE: '2s',
       AFTERDELETE_POLL: '5m',
-      AFTERDELETE_FUSE: 'off',
+      AFTERDELETE_FUSE: '100000/1.5h',
       AFTERDELETE_SHUTDOWN_GRACE: '1m',
       AFTERDELETE_HISTORY: '1w',
       AFTERDELETE_LOG_LEVEL: 'silent',
@@ -196,6 +197,7 @@ roots:
       retryCap: 30 * 86_400_000,
       lease: 2000,
       poll: 300_000,
+      fuse: { cleanups: 100_000, window: 5_400_000 },
       shutdownGrace: 60_000,
       history: 7 * 86_400_000,
       logLevel: 'silent',
@@ -226,6 +228,10 @@ roots:
   it('poll at most every second without LISTEN', () => {
     expect(load({ AFTERDELETE_LISTEN_URL: 'off' }).poll).toBe(1000);
     expect(load({ AFTERDELETE_LISTEN_URL: 'off', AFTERDELETE_POLL: '100ms' }).poll).toBe(100);
+  });
+
+  it.each(['off', ''])('have no fuse for %j, whatever the file says', value => {
+    expect(load({ AFTERDELETE_FUSE: value }, value === '' ? '' : 'fuse: 10/1h').fuse).toBe('off');
   });
 
   it('find the credentials of a root where it says', () => {
@@ -349,7 +355,7 @@ describe('a setting alone', () => {
     ['AFTERDELETE_RETRY_BASE', '0', 'from 1ms'],
     ['AFTERDELETE_SHUTDOWN_GRACE', '-8s', 'a duration'],
     ['AFTERDELETE_HISTORY', '999999d', 'to 36500d'],
-    ['AFTERDELETE_FUSE', '100000/1h', 'off: this version of afterdelete has no fuse yet'],
+    ['AFTERDELETE_FUSE', 'x', 'off, or most cleanups of one root per window, like 100000/1h'],
     ['AFTERDELETE_LOG_LEVEL', 'loud', 'one of fatal, error, warn, info, debug, trace, silent'],
   ])('%s=%j is refused', (name, value, expected) => {
     const wrong = problems({ [name]: value });
@@ -357,6 +363,15 @@ describe('a setting alone', () => {
     expect(wrong[0]).toMatch(new RegExp(`^${name}: expected `));
     expect(wrong[0]).toContain(expected);
     expect(wrong[0]).toMatch(new RegExp(`, got ${JSON.stringify(value)}$`));
+  });
+
+  it.each([
+    ...['100000', '1/0s', '0/1h', '-1/1h', '1.5/1h', 'x/1h', '/1h', '1/', '1/1', '1/h', '1/1h/1h', '1/ 1h'],
+    ...['1 /1h', '1/-1h', '1/999ms', '1/366d', '1000000001/1h', '1e3/1h', 'OFF', '0'],
+  ])('AFTERDELETE_FUSE=%j is refused', value => {
+    expect(problems({ AFTERDELETE_FUSE: value })).toEqual([
+      `AFTERDELETE_FUSE: expected off, or most cleanups of one root per window, like 100000/1h: a whole number from 1 to 1000000000, and a duration with its unit (ms, s, m, h, d, w) from 1s to 365d, got ${JSON.stringify(value)}`,
+    ]);
   });
 
   it.each([
@@ -369,7 +384,9 @@ describe('a setting alone', () => {
     ['host: 7', 'host', '7'],
     ['http: 9464', 'http', '9464'],
     ['http: false', 'http', 'false'],
-    ['fuse: 10/1h', 'fuse', '"10/1h"'],
+    ['fuse: 100000', 'fuse', '100000'],
+    ['fuse: false', 'fuse', 'false'],
+    ['fuse: { cleanups: 10, window: 1h }', 'fuse', 'a mapping'],
     ['logLevel: 30', 'logLevel', '30'],
     ['listenUrl: false', 'listenUrl', 'false'],
   ])('is named as in the file: %s', (text, name, got) => {

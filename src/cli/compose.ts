@@ -60,6 +60,7 @@ export function createDaemon(config: Config, env: Env): Reconciler {
     retryCap: config.retryCap,
     lease: config.lease,
     poll: config.poll,
+    fuse: config.fuse,
     shutdownGrace: config.shutdownGrace,
     history: config.history,
   });

@@ -60,8 +60,11 @@ export function logEvents(reconciler: Source, log: Logger): void {
       ),
     cleanup_fenced: ({ id, target }) =>
       log.warn({ event: 'cleanup_fenced', id, target }, 'had been taken over meanwhile: nothing was changed'),
-    store_paused: ({ store, by, reason }) =>
-      log.warn({ event: 'store_paused', store, by, reason }, 'store paused'),
+    store_paused: ({ store, by, reason }) => {
+      const fields = { event: 'store_paused', store, by, reason };
+      if (by === 'fuse') log.error(fields, 'store paused by the fuse: a person must look, then resume it');
+      else log.warn(fields, 'store paused');
+    },
     store_resumed: ({ store, by }) => log.info({ event: 'store_resumed', store, by }, 'store resumed'),
     listen_lost: ({ reason }) =>
       log.warn({ event: 'listen_lost', reason }, 'notifications do not arrive: polling instead'),

@@ -9,11 +9,15 @@ import { plain } from './words.ts';
 export function addResume(program: Command): void {
   program
     .command('resume')
-    .description('End the pause of a store that `pause` began.')
+    .description('End the pause of a store, by `pause` or by a fuse.')
     .argument('<store>', 'as `afterdelete status` shows it, e.g. s3://my-bucket', parseStore)
     .addHelpText(
       'after',
       `
+A fuse (AFTERDELETE_FUSE) pauses a store for all daemons when more cleanups of one
+of its roots fell due within a window than it allows. \`afterdelete status\` says
+which. Cancel what should stay, or it goes: resuming starts a new window.
+
 A daemon that pauses a store by itself, because the storage does not answer or is
 not the recorded disk, goes on by itself when that is over.
 
@@ -28,7 +32,8 @@ Example:
           const pauses = (await operators.pauses()).filter(pause => pause.store === store);
           await operators.resume(store);
           const was = pauses.find(pause => pause.worker === null);
-          print(was === undefined ? `${store} was not paused` : `${store} is resumed`);
+          const what = was?.by === 'fuse' ? 'is resumed, and its fuse starts a new window' : 'is resumed';
+          print(`${store} ${was === undefined ? 'was not paused' : what}`);
           for (const { worker, by, reason } of pauses) {
             if (worker !== null) {
               print(`note: ${plain(worker)} leaves it alone by itself (${by}): ${plain(reason ?? '')}`);

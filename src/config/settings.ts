@@ -23,6 +23,13 @@ export interface ListenAddress {
   readonly port: number;
 }
 
+/** Most cleanups of one root within a window. */
+export interface Fuse {
+  readonly cleanups: number;
+  /** In ms. */
+  readonly window: number;
+}
+
 /** A schema from a function that returns undefined for what it does not accept, or throws an error that says why. */
 export function parsed<T>(expected: string, parse: (value: unknown) => T | undefined): z.ZodType<T> {
   return z.unknown().transform((value, context): T => {
@@ -58,14 +65,32 @@ function milliseconds(value: unknown): number | undefined {
   return typeof value === 'string' && DURATION.test(value) ? Math.round(ms(value as StringValue)) : undefined;
 }
 
-function duration(min: StringValue, max: StringValue): z.ZodType<number> {
-  return parsed(`a duration with its unit (ms, s, m, h, d, w) from ${min} to ${max}`, value => {
-    const result = milliseconds(value);
-    return result !== undefined && Number.isInteger(result) && result >= ms(min) && result <= ms(max)
-      ? result
-      : undefined;
-  });
+function millisecondsWithin(value: unknown, min: StringValue, max: StringValue): number | undefined {
+  const result = milliseconds(value);
+  return result !== undefined && Number.isInteger(result) && result >= ms(min) && result <= ms(max)
+    ? result
+    : undefined;
 }
+
+function duration(min: StringValue, max: StringValue): z.ZodType<number> {
+  return parsed(`a duration with its unit (ms, s, m, h, d, w) from ${min} to ${max}`, value =>
+    millisecondsWithin(value, min, max),
+  );
+}
+
+/** `100000/1h` or `off`. */
+function fuse(value: unknown): Fuse | 'off' | undefined {
+  if (value === 'off') return 'off';
+  const match = typeof value === 'string' ? /^(\d{1,10})\/(\S+)$/.exec(value) : null;
+  const cleanups = Number(match?.[1]);
+  const window = millisecondsWithin(match?.[2], '1s', '365d');
+  return cleanups >= 1 && cleanups <= 1_000_000_000 && window !== undefined
+    ? { cleanups, window }
+    : undefined;
+}
+
+const FUSE =
+  'off, or most cleanups of one root per window, like 100000/1h: a whole number from 1 to 1000000000, and a duration with its unit (ms, s, m, h, d, w) from 1s to 365d';
 
 function oneOf<const T extends string>(values: readonly T[]): z.ZodType<T> {
   return z.enum(values, { error: `one of ${values.join(', ')}` }) as unknown as z.ZodType<T>;
@@ -131,11 +156,7 @@ export const SETTINGS = {
   retryCap: setting('AFTERDELETE_RETRY_CAP', duration('1ms', '365d'), '1h'),
   lease: setting('AFTERDELETE_LEASE', duration('2s', '1d'), '30s'),
   poll: setting('AFTERDELETE_POLL', duration('10ms', '5m'), '30s'),
-  fuse: setting(
-    'AFTERDELETE_FUSE',
-    z.literal('off', { error: 'off: this version of afterdelete has no fuse yet' }),
-    'off',
-  ),
+  fuse: setting('AFTERDELETE_FUSE', parsed(FUSE, fuse), 'off'),
   shutdownGrace: setting('AFTERDELETE_SHUTDOWN_GRACE', duration('0ms', '1d'), '8s'),
   history: setting('AFTERDELETE_HISTORY', duration('0ms', '36500d'), '30d'),
   logLevel: setting('AFTERDELETE_LOG_LEVEL', oneOf(LOG_LEVELS), 'info'),

@@ -148,6 +148,17 @@ describe('pause and resume', () => {
     expect(await run(db, 'resume', 's3://a')).toMatchObject({ code: 0, stdout: 's3://a was not paused\n' });
   });
 
+  it('say that a fuse starts a new window', async () => {
+    const db = await writeOneOfEach();
+    await db.sql("SELECT FROM afterdelete.spend('s3://a', '{s3://a/}', '{2}', 1, '1 hour')");
+    expect(await run(db, 'resume', 's3://a')).toEqual({
+      code: 0,
+      stdout: 's3://a is resumed, and its fuse starts a new window\n',
+      stderr: '',
+    });
+    expect(await db.sql('SELECT FROM afterdelete.fuse_count')).toEqual([]);
+  });
+
   it('ask whether a store that nobody knows is spelled right', async () => {
     const db = await writeOneOfEach();
     const { code, stdout } = await run(db, 'pause', 's3://typo');

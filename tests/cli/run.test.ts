@@ -110,6 +110,36 @@ describe('run', () => {
     expect(await daemon.waitFor('store_resumed')).toMatchObject({ store: 'file://', by: 'operator' });
   });
 
+  it('tells loudly of a fuse that has blown, until a person resumes the store', async () => {
+    const db = await createDatabase();
+    const disk = createDisk();
+    const targets = [1, 2, 3].map(i => disk.write(`${i}.bin`));
+    await db.sql('SELECT afterdelete.enqueue(t) FROM unnest($1::text[]) t', [targets]);
+    const env = { AFTERDELETE_FUSE: '2/1d' };
+    const daemon = startDaemon({ databaseUrl: db.url, roots: [disk.root], env });
+    const paused = await daemon.waitFor('store_paused');
+    expect(paused).toMatchObject({
+      level: 50,
+      store: 'file://',
+      by: 'fuse',
+      reason: `more than 2 cleanups of ${disk.root} within 1 day. Cancel what should stay, then afterdelete.resume('file://'): it starts a new window, and the others go`,
+    });
+    await daemon.count('cleanup_done', 2);
+    expect([1, 2, 3].map(i => existsSync(disk.at(`${i}.bin`)))).toEqual([false, false, true]);
+    expect((await daemon.get('/metrics')).text).toContain(
+      'afterdelete_store_paused{store="file://",by="fuse"} 1',
+    );
+    expect((await runCommand(['status'], { env: { DATABASE_URL: db.url } })).stdout).toContain(
+      'file://  for all daemons by fuse, ',
+    );
+    await runCommand(['resume', 'file://'], { env: { DATABASE_URL: db.url } });
+    await daemon.waitFor('store_resumed');
+    await daemon.count('cleanup_done', 3);
+    expect((await daemon.get('/metrics')).text).toContain(
+      'afterdelete_store_paused{store="file://",by="fuse"} 0',
+    );
+  });
+
   it.each(['SIGTERM', 'SIGINT'] as const)(
     'ends with 0 on %s, and at once with 1 on a second signal',
     async signal => {
