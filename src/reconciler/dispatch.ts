@@ -44,6 +44,8 @@ export type Gate = (
 
 export interface DispatchOptions {
   readonly guard: Guard;
+  /** Asked when the guard has answered: the store may have been paused meanwhile. What may not go is handed back. */
+  readonly mayStart: () => boolean;
   /** Left out: all that the guard lets through goes. */
   readonly gate: Gate | undefined;
   readonly handler: Handler;
@@ -79,7 +81,8 @@ export async function dispatch(batch: readonly Cleanup[], options: DispatchOptio
     ms = performance.now() - started;
     return handled;
   };
-  const passed = await (options.gate ?? ((cleanups, go) => go(cleanups)))(free, handle);
+  const gate = options.mayStart() ? (options.gate ?? ((cleanups, go) => go(cleanups))) : handBack;
+  const passed = await gate(free, handle);
   let next = 0;
   const outcomes = verdicts.map((verdict): Outcome => {
     if (verdict.verdict === 'go') return passed[next++] as Outcome;
@@ -88,6 +91,9 @@ export async function dispatch(batch: readonly Cleanup[], options: DispatchOptio
   });
   return { outcomes, handled, ms };
 }
+
+/** Nothing goes any more. */
+const handBack: Gate = async batch => batch.map(() => ({ ...NOTHING, outcome: 'handed_back' }));
 
 /** What cannot be asked about is blocked: nothing is deleted unguarded. */
 async function askGuard(

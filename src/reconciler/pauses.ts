@@ -60,6 +60,11 @@ export class Pauses {
     return this.#roots.wait ?? this.#breaker.wait;
   }
 
+  /** What pauses the store now, by this worker or for all; undefined: nothing does. */
+  get now(): StorePause['by'] | WorkerPause['by'] | undefined {
+    return this.#forAll ?? this.own?.by;
+  }
+
   /** A root is not the recorded disk: nothing may be started. */
   get wrongRoot(): boolean {
     return this.#rootPaused;

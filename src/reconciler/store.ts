@@ -160,12 +160,15 @@ export class Store {
     const [first] = batch;
     if (first === undefined || first.tenure.ended) return;
     if (first.tenure.stopping || this.#pauses.wrongRoot) return this.#handBack(batch);
+    const pausedBefore = this.#pauses.now;
     const { guard, handler } = this.#options;
     const cleanups = batch.map(task => task.cleanup);
     // Not #held: by the time this run ends or tells of its progress, its lease may be lost and a row of it in hand anew.
     const tasks = new Map(batch.map(task => [task.row.id, task]));
     const { outcomes, handled, ms } = await dispatch(cleanups, {
       guard,
+      // A row that probes a store that is down goes all the same.
+      mayStart: () => !first.tenure.stopping && [undefined, pausedBefore].includes(this.#pauses.now),
       gate: this.#fuse?.gate(id => (tasks.get(id)?.row.objects ?? 0) > 0),
       handler,
       context: this.#context(first.tenure, tasks),
