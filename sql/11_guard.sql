@@ -93,19 +93,33 @@ CREATE FUNCTION afterdelete.lookups(w afterdelete.watched, piece text, ends_open
 $$;
 COMMENT ON FUNCTION afterdelete.lookups(afterdelete.watched, text, boolean) IS 'The comparisons of all columns of a piece with the values that stood in their places.';
 
--- In the queries \x01relation\x02, \x01key\x02 and the like are filled in when they are asked: tables are renamed, indexes made.
-CREATE FUNCTION afterdelete.holding_rows(w afterdelete.watched) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT format(E'(SELECT t.*, \x01key\x02 AS "afterdelete key", %s AS "afterdelete held", (%s) COLLATE "C" AS "afterdelete form" FROM \x01relation\x02 t WHERE (%s))',
-                r.rendering, CASE WHEN w.template LIKE 'file://%' THEN format('afterdelete.guarded_form(%s)', r.rendering) ELSE r.rendering END, w.condition)
-    FROM (SELECT afterdelete.rendering(w)) AS r (rendering)
+-- Nothing of ours is called in it, so that an index can be made on it, which every writer must be able to compute.
+CREATE FUNCTION afterdelete.form_rendering(w afterdelete.watched, form text, alias text) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT format(CASE WHEN w.template LIKE 'file://%' AND form ~ E'\x03[0-9]+\x02$' THEN 'regexp_replace(%s, ''/$'', '''') COLLATE "C"' ELSE '(%s) COLLATE "C"' END,
+                string_agg(CASE WHEN m.found[1] IS NOT NULL THEN quote_literal(m.found[1]) || '::text'
+                                WHEN afterdelete.placeholder_kind(a.atttypid) = 'text' THEN format('left(%s%I, 4097)', alias, p.name)
+                                ELSE format('%s%I::text', alias, p.name) END, ' || ' ORDER BY m.place))
+    FROM regexp_matches(form, E'([^\x01-\x03]+)|[\x01\x03]([0-9]+)\x02', 'g') WITH ORDINALITY AS m (found, place)
+    LEFT JOIN afterdelete.template_parts(w.template) p ON p.n = m.found[2]::integer
+    LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = w.relation AND a.attname = p.name
 $$;
-COMMENT ON FUNCTION afterdelete.holding_rows(afterdelete.watched) IS 'The subquery for the rows that hold, with their key, what they hold, and that in the guard''s form.';
+COMMENT ON FUNCTION afterdelete.form_rendering(afterdelete.watched, text, text) IS 'The expression over the columns of a table (by alias, e.g. t.) for what a row holds in the guard''s form.';
+
+-- In the queries \x01relation\x02, \x01key\x02 and the like are filled in when they are asked: tables are renamed, indexes made.
+CREATE FUNCTION afterdelete.holding_rows(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT format(E'(SELECT t.*, \x01key\x02 AS "afterdelete key", %s AS "afterdelete held", %s AS "afterdelete form" FROM \x01relation\x02 t WHERE (%s)%s)',
+                afterdelete.rendering(w), afterdelete.form_rendering(w, form, 't.'), w.condition,
+                -- A host that is NULL holds nothing, though it does not show in the form.
+                (SELECT string_agg(format(' AND t.%I IS NOT NULL', p.name), '') FROM afterdelete.template_parts(w.template) p
+                  WHERE p.name IS NOT NULL AND p.n NOT IN (SELECT m[1]::integer FROM regexp_matches(form, E'[\x01\x03]([0-9]+)\x02', 'g') AS m)))
+$$;
+COMMENT ON FUNCTION afterdelete.holding_rows(afterdelete.watched, text) IS 'The subquery for the rows that hold, with their key, what they hold, and that in the guard''s form.';
 
 CREATE FUNCTION afterdelete.exact_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '
                 'FROM (SELECT u.n, u.form, regexp_match(u.form, %L) AS v FROM unnest($1::integer[], $2::text[]) AS u (n, form) OFFSET 0) a '
                 'JOIN %s t ON %s t."afterdelete form" = a.form',
-                w.exact_pattern, afterdelete.holding_rows(w),
+                w.exact_pattern, afterdelete.holding_rows(w, form),
                 CASE WHEN afterdelete.is_unambiguous(w, form) THEN afterdelete.lookups(w, form, form LIKE 'file://%') || ' AND ' END)
 $$;
 COMMENT ON FUNCTION afterdelete.exact_query(afterdelete.watched, text) IS 'The query for the rows that hold exactly some targets: $1 their numbers, $2 their forms.';
@@ -129,19 +143,19 @@ CREATE FUNCTION afterdelete.below_query(w afterdelete.watched, form text) RETURN
   SELECT string_agg(format(E'SELECT a.n, h.key, h.held FROM (SELECT u.n, u.stem, regexp_match(u.stem, %L) AS v FROM unnest($1::integer[], $2::text[]) AS u (n, stem) OFFSET 0) a '
                            'CROSS JOIN LATERAL (SELECT t."afterdelete key" AS key, t."afterdelete held" AS held FROM %s t '
                            'WHERE %s starts_with(t."afterdelete form", a.stem || ''/'') AND t."afterdelete form" <> a.stem || ''/'' \x01limit\x02) h WHERE a.v IS NOT NULL',
-                           b.pattern, afterdelete.holding_rows(w), b.lookups || ' AND '), ' UNION ALL ')
+                           b.pattern, afterdelete.holding_rows(w, form), b.lookups || ' AND '), ' UNION ALL ')
     FROM branch b
 $$;
 COMMENT ON FUNCTION afterdelete.below_query(afterdelete.watched, text) IS 'The query for rows that hold something below some trees: $1 their numbers, $2 their forms without trailing slash.';
 
-CREATE FUNCTION afterdelete.scan_query(w afterdelete.watched) RETURNS text LANGUAGE sql STABLE AS $$
+CREATE FUNCTION afterdelete.scan_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT format('SELECT DISTINCT ON (a.n) a.n, t.key, t.held '
                 'FROM (SELECT t."afterdelete key" AS key, t."afterdelete held" AS held, t."afterdelete form" AS form FROM %s t OFFSET 0) t '
                 'CROSS JOIN (SELECT DISTINCT length(s) FROM unnest($2::text[]) AS s) AS l (length) '
                 'JOIN unnest($1::integer[], $2::text[]) AS a (n, stem) ON a.stem = left(t.form, l.length) '
-                'WHERE substr(t.form, l.length + 1, 1) = ''/'' AND length(t.form) > l.length + 1', afterdelete.holding_rows(w))
+                'WHERE substr(t.form, l.length + 1, 1) = ''/'' AND length(t.form) > l.length + 1', afterdelete.holding_rows(w, form))
 $$;
-COMMENT ON FUNCTION afterdelete.scan_query(afterdelete.watched) IS 'What below_query asks, in one pass over the table.';
+COMMENT ON FUNCTION afterdelete.scan_query(afterdelete.watched, text) IS 'What below_query asks, in one pass over the table.';
 
 CREATE FUNCTION afterdelete.above_pattern(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT coalesce('^(?:' || string_agg(p.pattern, '|') || ')$', '^$')
@@ -161,7 +175,7 @@ BEGIN
   w.above_pattern := afterdelete.above_pattern(w, form);
   w.exact_query := afterdelete.exact_query(w, form);
   w.below_query := afterdelete.below_query(w, form);
-  w.scan_query := afterdelete.scan_query(w);
+  w.scan_query := afterdelete.scan_query(w, form);
   w.prefix_column := (SELECT c.name FROM afterdelete.marked_columns(w, form) c WHERE c.slashes AND afterdelete.is_unambiguous(w, form));
   w.readable := afterdelete.is_unambiguous(w, form);
 END
@@ -408,8 +422,10 @@ BEGIN
   IF NOT w.readable THEN
     IF NOT afterdelete.reads_whole_table(w, w.exact_query) THEN RETURN NULL; END IF;
     -- Values that cannot be read back: what is rendered is looked up itself.
-    RETURN format('CREATE INDEX %sON %s ((%s))', locking, w.relation,
-                  replace(CASE WHEN w.template LIKE 'file://%' THEN format('afterdelete.guarded_form(%s)', afterdelete.rendering(w)) ELSE afterdelete.rendering(w) END, 't.', '') || ' COLLATE "C"');
+    IF EXISTS (SELECT FROM afterdelete.marked_columns(w, form) c WHERE c.kind = 'enum') THEN
+      RETURN 'put a character between the placeholders that neither value can have, or use text instead of an enum';
+    END IF;
+    RETURN format('CREATE INDEX %sON %s ((%s))', locking, w.relation, afterdelete.form_rendering(w, form, ''));
   END IF;
   IF w.prefix_column IS NOT NULL AND NOT afterdelete.has_prefix_index(w) THEN
     RETURN format('CREATE INDEX %sON %s (%I text_pattern_ops)', locking, w.relation, w.prefix_column);

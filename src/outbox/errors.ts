@@ -20,6 +20,11 @@ export function isLeaseLost(error: unknown): boolean {
   return codeOf(error) === 'AD001';
 }
 
+/** `object_not_in_prerequisite_state`: our functions raise it for a row that is not in a state for what was asked. */
+export function isWrongState(error: unknown): boolean {
+  return codeOf(error) === '55000';
+}
+
 /** Class 22 (data exception) and 23 (integrity violation): some row of the statement is at fault, not the moment. */
 export function isDataError(error: unknown): boolean {
   const code = codeOf(error);

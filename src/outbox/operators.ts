@@ -1,6 +1,7 @@
 /** What people ask the outbox and tell it: how much waits, what is stuck and why; retry, cancel, discard, pause, resume. */
 import { sql } from 'kysely';
 import type { Database } from './database.ts';
+import { isWrongState } from './errors.ts';
 import type { DoneOutcome, PendingFileCleanup, Stuck } from './schema.ts';
 
 /** A row of the view `afterdelete.backlog`, with its counts as numbers. */
@@ -172,9 +173,14 @@ export class Operators {
     return rows;
   }
 
-  /** Makes a dead cleanup, or one that waits after an attempt, due now. False: it is neither. */
+  /** Makes a dead cleanup, or one that waits after an attempt, due now. False: it is neither, or no retry can help it. */
   async retry(id: string): Promise<boolean> {
-    return await this.#yes(sql<{ yes: boolean }>`SELECT afterdelete.retry(${id}::bigint) AS yes`);
+    try {
+      return await this.#yes(sql<{ yes: boolean }>`SELECT afterdelete.retry(${id}::bigint) AS yes`);
+    } catch (error) {
+      if (isWrongState(error)) return false;
+      throw error;
+    }
   }
 
   /** Makes all dead cleanups, or those of one store, due now, except those that no retry can help; returns how many. */

@@ -54,6 +54,25 @@ describe('retry', () => {
     ]);
   });
 
+  it('leaves alone what no retry can help: nobody knows what it would have to delete', async () => {
+    const db = await createDatabase();
+    await db.sql(`CREATE TABLE t (id text);
+      SELECT afterdelete.watch('t', 's3://b/{id}/x');
+      INSERT INTO t VALUES ('..');
+      DELETE FROM t`);
+    const [{ id }] = (await db.sql('SELECT id FROM afterdelete.dead_file_cleanup')) as [{ id: string }];
+    const { code, stderr } = await run(db, 'retry', id);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /not changed: it is dead: 's3:\/\/b\/{id}\/x' rendered to something that is no target/,
+    );
+    expect(await run(db, 'retry', '--all')).toMatchObject({ code: 0, stdout: '0 dead cleanups retried\n' });
+    await expect(db.sql('SELECT afterdelete.retry($1)', [id])).rejects.toThrow(
+      `cleanup ${id} cannot be retried: nobody knows what it would have to delete`,
+    );
+    expect(await run(db, 'discard', id)).toMatchObject({ code: 0 });
+  });
+
   it('--all retries what is dead; with --store, of that one', async () => {
     const db = await writeOneOfEach();
     expect(await run(db, 'retry', '--all', '--store', 's3://b')).toEqual({

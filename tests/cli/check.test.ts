@@ -111,6 +111,65 @@ describe('check', () => {
   });
 });
 
+describe('check, of watches', () => {
+  it('names what each lacks and the statement that mends it, which does', async () => {
+    const db = await createDatabase();
+    const disk = createDisk();
+    await db.sql(`CREATE TABLE sound (id text PRIMARY KEY);
+      CREATE TABLE slow (id int PRIMARY KEY, path text);
+      CREATE TABLE split (id int, k int) PARTITION BY LIST (k);
+      CREATE TABLE dropped (id int PRIMARY KEY);
+      SELECT afterdelete.watch('sound', 'file:///data/sound/{id}/'), afterdelete.watch('slow', 'file://{+path}'),
+        afterdelete.watch('slow', 'file:///data/{path}-{id}'), afterdelete.watch('split', 'file:///data/split/{id}'),
+        afterdelete.watch('dropped', 'file:///data/dropped/{id}')`);
+    await db.sql('CREATE TABLE split_1 PARTITION OF split FOR VALUES IN (1); DROP TABLE dropped');
+    const { code, stdout } = await check(db.url, disk.root);
+    expect(code).toBe(1);
+    const lines = stdout.split('\n').filter(line => line.includes('watch'));
+    expect(lines.map(line => line.replace(/unwatch\(\d+/, 'unwatch(OID'))).toEqual([
+      "FAIL  watch public.dropped file:///data/dropped/{id}: the table is gone; the guard blocks all that it could have held. Remedy: SELECT afterdelete.unwatch(OID, 'file:///data/dropped/{id}')",
+      "warn  watch public.slow file:///data/{path}-{id}: no index finds its rows: the guard reads the whole table for every batch. Remedy: CREATE INDEX CONCURRENTLY ON public.slow (('file:///data/'::text || left(path, 4097) || '-'::text || id::text) COLLATE \"C\"))",
+      'warn  watch public.slow file://{+path}: no index finds its rows: the guard reads the whole table for every batch. Remedy: CREATE INDEX CONCURRENTLY ON public.slow (path text_pattern_ops)',
+      "FAIL  watch public.split file:///data/split/{id}: not captured, because there is no trigger: TRUNCATE of public.split_1. Remedy: SELECT afterdelete.watch('public.split', 'file:///data/split/{id}')",
+      'warn  watch public.split file:///data/split/{id}: no index finds its rows: the guard reads the whole table for every batch. Remedy: CREATE INDEX ON public.split (id)',
+    ]);
+    for (const line of stdout.split('\n').filter(text => text.includes('Remedy: '))) {
+      await db.sql(line.slice(line.indexOf('Remedy: ') + 'Remedy: '.length));
+    }
+    const mended = await check(db.url, disk.root);
+    expect(mended.stdout).toContain('ok    watches: 4, all in order\n');
+    expect(mended.code).toBe(0);
+  });
+
+  it('finds columns that are not as they were, triggers that are disabled, tables that became partitions', async () => {
+    const db = await createDatabase();
+    const disk = createDisk();
+    await db.sql(`CREATE TABLE renamed (id text PRIMARY KEY); CREATE TABLE disabled (id text PRIMARY KEY);
+      CREATE TABLE joined (id text PRIMARY KEY); CREATE TABLE whole (id text PRIMARY KEY) PARTITION BY LIST (id);
+      SELECT afterdelete.watch(t, 's3://b/' || t || '/{id}') FROM unnest(ARRAY['renamed', 'disabled', 'joined']::regclass[]) t;
+      ALTER TABLE renamed RENAME id TO number;
+      ALTER TABLE disabled DISABLE TRIGGER ALL;
+      ALTER TABLE whole ATTACH PARTITION joined DEFAULT`);
+    const { code, stdout } = await check(db.url, disk.root);
+    expect(code).toBe(1);
+    expect(stdout).toContain(
+      'FAIL  watch public.disabled s3://b/disabled/{id}: not captured, because a trigger of public.disabled is disabled. Remedy: ALTER TABLE public.disabled ENABLE TRIGGER afterdelete_',
+    );
+    expect(stdout).toContain(
+      'FAIL  watch public.joined s3://b/joined/{id}: the table was made a partition, or inherits, since it was declared: some statements are not captured. Remedy: SELECT afterdelete.watch(',
+    );
+    expect(stdout).toContain(
+      'FAIL  watch public.renamed s3://b/renamed/{id}: the column id is not there any more (renamed or dropped?)',
+    );
+    await db.sql(
+      `SELECT afterdelete.watch('joined', 's3://b/joined/{id}'); INSERT INTO whole VALUES ('x'); DELETE FROM whole`,
+    );
+    expect(await db.sql('SELECT target FROM afterdelete.pending_file_cleanup')).toEqual([
+      { target: 's3://b/joined/x' },
+    ]);
+  });
+});
+
 describe('check --adopt', () => {
   it('records another disk as the right one, and a daemon goes on with it', async () => {
     const db = await createDatabase();

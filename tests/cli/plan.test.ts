@@ -94,6 +94,22 @@ describe('plan', () => {
     expect(stdout).toContain('deletes: nothing: it is already gone, then up to 2 empty parents\n');
   });
 
+  it('says what the guard says: kept, blocked and by whom, or nobody', async () => {
+    const { db, disk } = await createServedRoot();
+    await db.sql('CREATE TABLE trainings (id text PRIMARY KEY)');
+    await db.sql("SELECT afterdelete.watch('trainings', $1)", [`${disk.root}all/{id}/`]);
+    await db.sql("INSERT INTO trainings VALUES ('t1')");
+    for (const name of ['all/t1/', 'all/', 'free']) await enqueue(db, disk.root + name);
+    const { stdout } = await plan(db, disk.root);
+    expect(stdout.match(/guard: .*/g)).toEqual([
+      'guard: kept: public.trainings {"id": "t1"} holds it',
+      `guard: blocked: public.trainings {"id": "t1"} holds ${disk.root}all/t1/ below it`,
+      'guard: nobody holds it',
+    ]);
+    const { stdout: one } = await plan(db, disk.root, '2');
+    expect(one.match(/guard: .*/g)).toHaveLength(1);
+  });
+
   it('says that nothing is pending', async () => {
     const db = await createDatabase();
     expect(await plan(db, 'file:///tmp/x/')).toEqual({ code: 0, stdout: 'nothing is pending\n', stderr: '' });
