@@ -42,7 +42,7 @@ export class Pauses {
     this.#roots = new RootWatch({ ...options, timeout: options.storageTimeout });
   }
 
-  /** What may be claimed now; `probe`: one row, if nothing is in hand. */
+  /** What may be claimed and started now; `probe`: one row, if nothing is in hand. */
   get admits(): 'all' | 'probe' | 'nothing' {
     if (this.#forAll !== undefined || this.#roots.problem !== undefined) return 'nothing';
     if (!this.#breaker.open) return 'all';
@@ -63,11 +63,6 @@ export class Pauses {
   /** What pauses the store now, by this worker or for all; undefined: nothing does. */
   get now(): StorePause['by'] | WorkerPause['by'] | undefined {
     return this.#forAll ?? this.own?.by;
-  }
-
-  /** A root is not the recorded disk: nothing may be started. */
-  get wrongRoot(): boolean {
-    return this.#rootPaused;
   }
 
   /** What this worker leaves alone by itself, for the record. */

@@ -159,7 +159,8 @@ export class Store {
   async #run(batch: readonly Task[]): Promise<void> {
     const [first] = batch;
     if (first === undefined || first.tenure.ended) return;
-    if (first.tenure.stopping || this.#pauses.wrongRoot) return this.#handBack(batch);
+    // A claim that was under way when a pause began brings more than may be started now.
+    if (first.tenure.stopping || this.#pauses.admits === 'nothing') return this.#handBack(batch);
     const pausedBefore = this.#pauses.now;
     const { guard, handler } = this.#options;
     const cleanups = batch.map(task => task.cleanup);

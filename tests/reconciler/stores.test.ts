@@ -185,6 +185,38 @@ describe('operators', () => {
   });
 });
 
+it('a claim that was under way when its store was paused brings rows that are handed back', async () => {
+  const db = await createDatabase();
+  const handler = fakeHandler();
+  const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler] });
+  const { outbox } = reconciler;
+  const claim = outbox.claim.bind(outbox);
+  const { open, passed } = gate();
+  let claimed = false;
+  outbox.claim = async (...args) => {
+    const rows = await claim(...args);
+    if (rows.length > 0) {
+      claimed = true;
+      await passed;
+    }
+    return rows;
+  };
+  const listening = nextEvent(reconciler, 'listen_restored');
+  await reconciler.start();
+  await listening;
+  await db.sql("SELECT afterdelete.enqueue('fake://store/' || i) FROM generate_series(1, 50) i");
+  await until(() => claimed, 'the claim');
+  const paused = nextEvent(reconciler, 'store_paused');
+  await db.sql("SELECT afterdelete.pause('fake://store')");
+  await paused;
+  open();
+  await until(
+    async () => (await db.sql('SELECT FROM afterdelete.pending_file_cleanup')).length === 50,
+    'all handed back',
+  );
+  expect(handler.seen).toEqual([]);
+});
+
 describe('a target', () => {
   it.each([
     ['fake://store/root/', 'is the root fake://store/root/ itself'],
