@@ -374,6 +374,30 @@ COMMENT ON FUNCTION afterdelete.watch(regclass, text, text, interval, integer) I
   'that may have some. Declared again, it changes condition, delay and prune_parents, and takes in new partitions. For the schema''s owner, who needs '
   'SELECT and TRIGGER on the table. Returns the number of the watch.';
 
+-- A trigger takes a lock that waits for every writer of its table, and every later writer waits for it: so only for a moment.
+CREATE FUNCTION afterdelete.extend_watches() RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+DECLARE
+  w afterdelete.watched;
+  missing record;
+  failures text;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock(1634104420, hashtext('afterdelete.watch')) THEN RETURN NULL; END IF;
+  FOR w IN SELECT o.* FROM afterdelete.watched o JOIN pg_class c ON c.oid = o.relation WHERE o.each_row = afterdelete.needs_row_triggers(o.relation) ORDER BY o.id LOOP
+    FOR missing IN SELECT * FROM afterdelete.missing_triggers(w) LOOP
+      BEGIN
+        EXECUTE missing.declaration;
+      EXCEPTION WHEN OTHERS THEN
+        failures := concat_ws('; ', failures, format('the trigger for %s on %s: %s', upper(missing.event), missing.relation, SQLERRM));
+      END;
+    END LOOP;
+  END LOOP;
+  RETURN failures;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.extend_watches() IS
+  'Gives partitions and inheriting tables that were made later the triggers of their watches; daemons call it. Returns what failed, which is tried again.';
+
 CREATE FUNCTION afterdelete.drop_capture(watch bigint) RETURNS void LANGUAGE plpgsql SET client_min_messages = warning AS $$
 BEGIN
   -- With its triggers, which only the owner of each table could drop one by one.

@@ -32,7 +32,7 @@ GRANT EXECUTE ON FUNCTION
   afterdelete.next_due(text[]), afterdelete.settle_done(text, boolean, bigint[], bigint[], text[], bigint[], bigint[], text[]),
   afterdelete.settle_back(bigint[], bigint[], text[], double precision[], text[], bigint[], bigint[]),
   afterdelete.settle_dead(text, bigint[], bigint[], text[], bigint[], bigint[]),
-  afterdelete.progress(bigint[], bigint[], bigint[], bigint[]), afterdelete.maintain_history(),
+  afterdelete.progress(bigint[], bigint[], bigint[], bigint[]), afterdelete.maintain_history(), afterdelete.extend_watches(),
   afterdelete.spend(text, text[], integer[], bigint, interval), afterdelete.give_back(text, text[], integer[], timestamptz)
   TO afterdelete_worker;
 

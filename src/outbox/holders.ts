@@ -36,6 +36,13 @@ export class Holders {
     return answers;
   }
 
+  /** Gives partitions that were made later the triggers of their watches; returns what failed, if anything did. */
+  async extendWatches(): Promise<string | undefined> {
+    const { rows } = await sql<{ failures: string | null }>`
+      SELECT afterdelete.extend_watches() AS failures`.execute(this.#db);
+    return rows[0]?.failures ?? undefined;
+  }
+
   /** How many watches are declared. */
   async watches(): Promise<number> {
     const { rows } = await sql<{ n: number }>`SELECT count(*)::int AS n FROM afterdelete.watched`.execute(

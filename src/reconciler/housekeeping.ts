@@ -1,11 +1,13 @@
 /** What a worker does beside its rows, with every heartbeat: each task on its own, so that none holds up another. */
 import pLimit from 'p-limit';
+import type { Holders } from '../outbox/holders.ts';
 import type { Outbox, WorkerPause } from '../outbox/outbox.ts';
 import type { Neighbours } from './neighbours.ts';
 import type { Store } from './store.ts';
 
 export interface HousekeepingOptions {
   readonly outbox: Outbox;
+  readonly holders: Pick<Holders, 'extendWatches'>;
   readonly stores: readonly Store[];
   readonly neighbours: Neighbours;
   readonly onTrouble: (doing: string, error: unknown) => void;
@@ -27,6 +29,7 @@ export class Housekeeping {
   #recorded = '';
   #recordedFor = '';
   #historyAt = Number.NEGATIVE_INFINITY;
+  #unextended: string | undefined;
   #busy = false;
   #again = false;
 
@@ -54,6 +57,7 @@ export class Housekeeping {
       await this.#try('reading pauses', () => this.#readPauses());
       await this.#try('taking over the rows of vanished workers', () => this.#reap());
       await this.#try('reading the roots of the other workers', () => this.#options.neighbours.refresh());
+      await this.#try('taking new partitions into their watches', () => this.#extendWatches());
       await this.#try('maintaining the audit trail', () => this.#maintainHistory());
       // Last, because it waits for a claim to end.
       await this.#try('looking for rows that are not in hand', () => this.#handBackStrays(worker));
@@ -111,6 +115,15 @@ export class Housekeeping {
         stores.flatMap(store => store.rows()),
       ),
     );
+  }
+
+  /** What fails again in the same way is told once. */
+  async #extendWatches(): Promise<void> {
+    const failures = await this.#options.holders.extendWatches();
+    if (failures === this.#unextended) return;
+    this.#unextended = failures;
+    if (failures !== undefined)
+      throw new Error(`${failures}. \`afterdelete check\` names what is not captured`);
   }
 
   async #maintainHistory(): Promise<void> {

@@ -58,7 +58,8 @@ export class Reconciler {
     });
     const outbox = new Outbox(this.#db);
     this.outbox = outbox;
-    const held = askHolders(new Holders(this.#db));
+    const holders = new Holders(this.#db);
+    const held = askHolders(holders);
     this.#guard = options.guard === undefined ? held : both(held, options.guard);
     this.#neighbours = new Neighbours(outbox, roots);
     this.#lease = new Lease({
@@ -83,6 +84,7 @@ export class Reconciler {
     this.#stores = new Map(stores.map(store => [store, this.#createStore(store)]));
     this.#housekeeping = new Housekeeping({
       outbox,
+      holders,
       stores: this.#all,
       neighbours: this.#neighbours,
       onTrouble,

@@ -71,3 +71,35 @@ it('the audit trail that somebody keeps locked is not fought for with every hear
   await until(() => beats > 3, 'some heartbeats');
   expect(tries).toBe(1);
 });
+
+describe('a partition that was made after its table was watched', () => {
+  it('gets its trigger for TRUNCATE from a daemon; where that fails, it is told once and tried again', async () => {
+    const db = await createDatabase();
+    await db.sql(`CREATE TABLE samples (id int, k int) PARTITION BY LIST (k);
+      SELECT afterdelete.watch('samples', 'fake://store/{id}')`);
+    await db.sql(
+      'CREATE TABLE samples_1 PARTITION OF samples FOR VALUES IN (1); INSERT INTO samples VALUES (7, 1)',
+    );
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], lease: 1_000 });
+    const client = await db.connect();
+    await client.query('BEGIN; LOCK TABLE samples_1 IN ROW EXCLUSIVE MODE');
+    const troubles: string[] = [];
+    reconciler.events.on('trouble', ({ doing, error }) => troubles.push(`${doing}: ${String(error)}`));
+    const failed = nextEvent(reconciler, 'trouble');
+    await reconciler.start();
+    await failed;
+    expect(troubles).toEqual([
+      expect.stringMatching(
+        /^taking new partitions into their watches: .*the trigger for TRUNCATE on public.samples_1: canceling statement due to lock timeout/,
+      ),
+    ]);
+    await client.query('COMMIT');
+    const triggers = () =>
+      db.sql("SELECT FROM pg_trigger WHERE tgrelid = 'samples_1'::regclass AND tgname LIKE '%truncate'");
+    await until(async () => (await triggers()).length === 1, 'the trigger');
+    expect(troubles).toHaveLength(1);
+    const deleted = nextEvent(reconciler, 'cleanup_done');
+    await db.sql('TRUNCATE samples_1');
+    expect((await deleted).target).toBe('fake://store/7');
+  });
+});
