@@ -220,6 +220,19 @@ CREATE FUNCTION afterdelete.has_prefix_index(w afterdelete.watched) RETURNS bool
 $$;
 COMMENT ON FUNCTION afterdelete.has_prefix_index(afterdelete.watched) IS 'Whether an index finds values by their beginnings, or by another column of the template.';
 
+CREATE FUNCTION afterdelete.common_beginning(texts text[]) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  first text;
+  last text;
+  same integer := 0;
+BEGIN
+  SELECT min(t COLLATE "C"), max(t COLLATE "C") INTO first, last FROM unnest(texts) AS t;
+  WHILE same < length(first) AND substr(first, same + 1, 1) = substr(last, same + 1, 1) LOOP same := same + 1; END LOOP;
+  RETURN left(first, same);
+END
+$$;
+COMMENT ON FUNCTION afterdelete.common_beginning(text[]) IS 'With what all of some texts begin.';
+
 -- Where no index helps, a few trees are looked up one by one, and many in one pass over the table.
 CREATE FUNCTION afterdelete.ask_holders(targets text[], every boolean DEFAULT false)
 RETURNS TABLE (n integer, exact boolean, watch bigint, relation regclass, key jsonb, held text, problem text)
@@ -232,11 +245,13 @@ DECLARE
   stems text[];
   numbers integer[];
   asked text[];
+  beginning text;
 BEGIN
   SELECT array_agg(f.form ORDER BY t.n), array_agg(CASE WHEN f.form LIKE 'file://%' THEN f.form WHEN right(f.form, 1) = '/' THEN left(f.form, -1) END ORDER BY t.n)
     INTO forms, stems
     FROM unnest(targets) WITH ORDINALITY AS t (target, n) CROSS JOIN LATERAL afterdelete.guarded_form(t.target) AS f (form);
-  FOR w IN SELECT * FROM afterdelete.watched o ORDER BY o.id LOOP
+  beginning := afterdelete.common_beginning(forms);
+  FOR w IN SELECT * FROM afterdelete.watched o WHERE starts_with(o.prefix, beginning) OR starts_with(beginning, o.prefix) ORDER BY o.id LOOP
     BEGIN
       SELECT array_agg(u.n), array_agg(u.form) INTO numbers, asked
         FROM unnest(forms) WITH ORDINALITY AS u (form, n) WHERE starts_with(u.form, w.prefix);
@@ -443,6 +458,18 @@ DECLARE
   w afterdelete.watched;
   advice text;
 BEGIN
+  -- As after a restore of the schema without its rows.
+  FOR relation, problem IN
+    SELECT g.tgrelid::regclass::text, format('not captured: the trigger %I belongs to no watch', g.tgname)
+      FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
+     WHERE p.pronamespace = 'afterdelete'::regnamespace AND p.proname LIKE 'capture\_%' AND NOT g.tgisinternal AND g.tgparentid = 0
+       AND NOT EXISTS (SELECT FROM afterdelete.watched o WHERE p.proname = 'capture_' || o.id)
+     ORDER BY 1, 2
+  LOOP
+    broken := true;
+    remedy := format('declare the watches of %s again', relation);
+    RETURN NEXT;
+  END LOOP;
   FOR w IN SELECT * FROM afterdelete.watched o ORDER BY o.relation_name, o.template LOOP
     relation := w.relation_name;
     template := w.template;

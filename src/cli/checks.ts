@@ -148,7 +148,7 @@ export class Checks {
     const holders = new Holders(this.#db);
     const problems = await holders.problems();
     for (const { relation, template, broken, problem, remedy } of problems) {
-      const text = `watch ${plain(relation)} ${plain(template)}: ${plain(problem)}. Remedy: ${plain(remedy)}`;
+      const text = `watch ${plain([relation, template].join(' ').trim())}: ${plain(problem)}. Remedy: ${plain(remedy)}`;
       yield broken ? fail(text) : warn(text);
     }
     if (problems.length > 0) return;

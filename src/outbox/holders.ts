@@ -13,7 +13,8 @@ export interface Objection {
 /** What is wrong with a watch. */
 export interface WatchProblem {
   readonly relation: string;
-  readonly template: string;
+  /** Null for a trigger that belongs to no watch. */
+  readonly template: string | null;
   /** Whether holds end uncaptured, or what it could hold is blocked; else it is only slow. */
   readonly broken: boolean;
   readonly problem: string;

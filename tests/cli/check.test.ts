@@ -167,6 +167,11 @@ describe('check, of watches', () => {
     expect(await db.sql('SELECT target FROM afterdelete.pending_file_cleanup')).toEqual([
       { target: 's3://b/joined/x' },
     ]);
+    // As after a restore of the schema without its rows.
+    await db.sql('DELETE FROM afterdelete.watched');
+    expect((await check(db.url, disk.root)).stdout).toContain(
+      'FAIL  watch public.disabled: not captured: the trigger afterdelete_2_delete belongs to no watch. Remedy: declare the watches of public.disabled again',
+    );
   });
 });
 
