@@ -5,7 +5,7 @@ CREATE TABLE trainings (
   id             text PRIMARY KEY CHECK (id ~ '^train_[0-9a-z]+$'),
   name           text NOT NULL,
   -- NULL until the first checkpoint: the directory is then /data/trainings/{id}/.
-  -- UNIQUE, because whoever is deleted takes the whole directory along.
+  -- UNIQUE, because two that wrote to one directory would overwrite each other's checkpoints.
   checkpoint_dir text UNIQUE CHECK (checkpoint_dir LIKE '/_%'),
   created_at     timestamptz NOT NULL DEFAULT now()
 );
@@ -23,7 +23,8 @@ CREATE TABLE checkpoints (
 CREATE TABLE datasets (
   id             uuid PRIMARY KEY DEFAULT gen_random_uuid(),
   name           text NOT NULL,
-  -- A path that ends with a slash is a directory, any other a file: so afterdelete reads them, too.
-  raw_path       text UNIQUE CHECK (raw_path LIKE '/_%'),
+  -- A path that ends with a slash is a directory, any other a file: so afterdelete reads them, too. What was downloaded
+  -- once may be tokenized in several ways, by data sets that share it.
+  raw_path       text CHECK (raw_path LIKE '/_%'),
   tokenized_path text UNIQUE CHECK (tokenized_path LIKE '/_%')
 );

@@ -7,6 +7,7 @@ import { createFileHandler, type Handler, NOTHING } from '../../src/index.ts';
 import { startDaemon } from '../support/daemon.ts';
 import { countEvents, nextEvent, until } from '../support/reconciler.ts';
 import {
+  ACTOR,
   andWait,
   createDataset,
   createTraining,
@@ -14,7 +15,7 @@ import {
   runDaemon,
   trainingDirectory,
 } from './mistudio-setup.ts';
-import { audit, write } from './support.ts';
+import { audit, stuck, write } from './support.ts';
 
 describe('a clean-up that used to fail once and stay', () => {
   it('is tried again until it is done', async () => {
@@ -41,8 +42,8 @@ describe('a clean-up that used to fail once and stay', () => {
     const scene = await openStudio();
     await createTraining(scene, 'train_33e3ed8d');
     await deleteTraining(scene.studio, 'train_33e3ed8d');
-    expect(await scene.db.sql('SELECT state, reason, source FROM afterdelete.stuck')).toEqual([
-      { state: 'pending', reason: 'unserved', source: 'training train_33e3ed8d deleted' },
+    expect(await stuck(scene.db)).toMatchObject([
+      { state: 'pending', reason: 'unserved', source: 'DELETE on public.trainings', actor: ACTOR },
     ]);
     await runDaemon(scene);
     await until(async () => (await audit(scene.db)).length === 1, 'the cleanup done');
@@ -54,10 +55,10 @@ describe('a clean-up that used to fail once and stay', () => {
     // Somebody has moved the directory to another disk and left a link; links are not followed.
     const elsewhere = scene.disk.at('other-disk');
     write(join(elsewhere, 'raw/file'));
-    const link = join(scene.studio.data, 'datasets/moved');
+    const link = join(scene.data, 'datasets/moved');
     symlinkSync(elsewhere, link);
     const id = await createDataset(scene, { raw: join(link, 'raw/') });
-    const daemon = startDaemon({ databaseUrl: scene.db.url, roots: scene.roots });
+    const daemon = startDaemon({ databaseUrl: scene.db.urlAs('afterdelete_worker'), roots: scene.roots });
     await deleteDataset(scene.studio, id);
     const line = await daemon.waitFor('cleanup_dead');
     expect(line).toMatchObject({
@@ -65,15 +66,16 @@ describe('a clean-up that used to fail once and stay', () => {
       target: `file://${link}/raw/`,
       error: expect.stringContaining('symbolic link'),
     });
-    const [stuck] = await scene.db.sql<{ id: string; last_error: string }>('SELECT * FROM afterdelete.stuck');
-    expect(stuck).toMatchObject({ state: 'dead', last_error: line.error, source: `data set ${id} deleted` });
+    expect(await stuck(scene.db)).toMatchObject([
+      { state: 'dead', last_error: line.error, source: 'DELETE on public.datasets', actor: ACTOR },
+    ]);
     expect(existsSync(join(elsewhere, 'raw/file'))).toBe(true);
     // It is moved back, and an operator says: again.
     rmSync(link);
     renameSync(elsewhere, link);
-    await scene.db.sql('SELECT afterdelete.retry($1)', [stuck?.id]);
+    await scene.db.sql('SELECT afterdelete.retry(id) FROM afterdelete.stuck');
     await daemon.waitFor('cleanup_done', ({ outcome }) => outcome === 'deleted');
-    expect(await scene.db.sql('SELECT FROM afterdelete.stuck')).toEqual([]);
+    expect(await stuck(scene.db)).toEqual([]);
   });
 });
 

@@ -1,25 +1,85 @@
-/** What the tests of the examples share: a database with an application's tables, and what to look at afterwards. */
+/**
+ * What the tests of the examples share: a database with an application's tables and watches, the roles that its service
+ * and the daemon log in with, and what to look at afterwards.
+ */
 import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
-import { onTestFinished } from 'vitest';
+import { inject, onTestFinished } from 'vitest';
+import { migrate } from '../../src/index.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { until } from '../support/reconciler.ts';
+import { execute } from '../support/server.ts';
 
-const EXAMPLES = fileURLToPath(new URL('../../examples/', import.meta.url));
+const CHECKOUT = fileURLToPath(new URL('../../', import.meta.url));
+const PASSWORD = 'secret';
 
 /** A file of the examples, e.g. `mistudio/main.ts`. */
-export const example = (name: string) => join(EXAMPLES, name);
+export const example = (name: string) => join(CHECKOUT, 'examples', name);
 
-/** A database with the schema `afterdelete` and an application's own tables. */
-export async function createApplicationDatabase(application: string): Promise<TestDatabase> {
-  const db = await createDatabase();
-  await db.sql(readFileSync(example(`${application}/schema.sql`), 'utf8'));
-  return db;
+const read = (path: string) => readFileSync(join(CHECKOUT, path), 'utf8');
+
+export interface ApplicationDatabase extends TestDatabase {
+  /** For a role of the application's roles.sql, e.g. `heimdall_api`. */
+  urlAs(role: string): string;
+  /** Runs watches.sql, as its owner. */
+  declare(): Promise<void>;
+}
+
+export interface ApplicationOptions {
+  /** Changes watches.sql before it is run, e.g. to another data directory. */
+  readonly watches?: (sql: string) => string;
+  /** Everything belongs to a role that is no superuser, as the README has it. Default: to who runs the tests. */
+  readonly ordinaryOwner?: boolean;
+}
+
+/** Roles belong to the whole server, so that each test gives them names of its own. */
+const ROLES =
+  /\b(?:mistudio_service|heimdall_(?:api|generator)|afterdelete_(?:writer|worker|operator|reader))\b/g;
+let counter = 0;
+
+/** A database with the schema `afterdelete`, an application's tables, what it declares, and roles to log in with. */
+export async function createApplicationDatabase(
+  application: string,
+  { watches = sql => sql, ordinaryOwner = false }: ApplicationOptions = {},
+): Promise<ApplicationDatabase> {
+  const prefix = `test_${process.pid}_${++counter}`;
+  const roles = new Set<string>();
+  const owned = (role: string) => {
+    const name = `${prefix}_${role}`;
+    roles.add(name);
+    return name;
+  };
+  const renamed = (sql: string) => sql.replaceAll(ROLES, owned);
+  // Registered before the database, so that it runs after it: a role that still has rights somewhere cannot be dropped.
+  onTestFinished(async () => {
+    for (const role of roles) await execute(inject('serverUrl'), `DROP ROLE IF EXISTS ${role}`);
+  });
+  const db = await createDatabase({ empty: ordinaryOwner });
+  const urlAs = (role: string) => {
+    const url = new URL(db.url);
+    url.username = `${prefix}_${role}`;
+    url.password = PASSWORD;
+    return url.href;
+  };
+  if (ordinaryOwner) {
+    await db.sql(`CREATE ROLE ${owned('app')} LOGIN CREATEROLE PASSWORD '${PASSWORD}'`);
+    await db.sql(`ALTER DATABASE ${db.name} OWNER TO ${owned('app')}`);
+    await migrate(urlAs('app'));
+  }
+  const run = async (sql: string) => await execute(ordinaryOwner ? urlAs('app') : db.url, sql);
+  await run(read(`examples/${application}/schema.sql`));
+  const declare = async () => await run(watches(read(`examples/${application}/watches.sql`)));
+  await declare();
+  await run(renamed(read('sql/optional/roles.sql')));
+  await run(renamed(read(`examples/${application}/roles.sql`)));
+  for (const role of roles) await db.sql(`ALTER ROLE ${role} LOGIN PASSWORD '${PASSWORD}'`);
+  return { ...db, urlAs, declare };
 }
 
 /** A pool that ends with the test. */
-export function createPool({ url }: TestDatabase): pg.Pool {
+export function createPool(url: string): pg.Pool {
   const pool = new pg.Pool({ connectionString: url, max: 2 });
   pool.on('error', () => {});
   onTestFinished(() => pool.end());
@@ -70,4 +130,30 @@ export async function cleanups(db: TestDatabase): Promise<number> {
           + (SELECT count(*) FROM afterdelete.dead_file_cleanup)::int AS count`,
   );
   return row?.count ?? Number.NaN;
+}
+
+/** Waits until the daemon has nothing left to do; what was committed before has been carried out then, or is dead. */
+export async function nothingWaits(db: TestDatabase): Promise<void> {
+  await until(async () => {
+    const rows = await db.sql(
+      'SELECT FROM afterdelete.pending_file_cleanup UNION ALL SELECT FROM afterdelete.running_file_cleanup',
+    );
+    return rows.length === 0;
+  }, 'all cleanups done');
+}
+
+export interface Stuck {
+  readonly state: string;
+  readonly reason: string;
+  readonly target: string;
+  readonly last_error: string;
+  readonly source: string;
+  readonly actor: string;
+}
+
+/** What a person should look at. */
+export async function stuck(db: TestDatabase): Promise<Stuck[]> {
+  return await db.sql<Stuck>(
+    'SELECT state, reason, target, last_error, source, actor FROM afterdelete.stuck ORDER BY target',
+  );
 }
