@@ -1,4 +1,5 @@
 /** Heimdall's deletions from the command line: see README.md. */
+import { randomUUID } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
@@ -7,7 +8,7 @@ import { ApiError, deleteDataset, deleteJob, type Heimdall, readStatistics } fro
 
 const USAGE = `Usage: main.ts delete-dataset ID
        main.ts delete-job ID [--delete-dataset]
-       main.ts statistics CLEANUP_ID...
+       main.ts statistics REQUEST_ID
 
 Environment: DATABASE_URL.`;
 
@@ -18,10 +19,9 @@ function command(args: readonly string[]): (heimdall: Heimdall) => Promise<unkno
     allowPositionals: true,
     options: { 'delete-dataset': { type: 'boolean', default: false } },
   });
-  const [name, ...ids] = positionals;
-  const [id = ''] = ids;
-  if (name === 'statistics') return heimdall => readStatistics(heimdall, { cleanup_ids: ids });
-  if (ids.length !== 1) throw new Error(`expected a command and one ID\n\n${USAGE}`);
+  const [name, id, ...rest] = positionals;
+  if (id === undefined || rest.length > 0) throw new Error(`expected a command and one ID\n\n${USAGE}`);
+  if (name === 'statistics') return heimdall => readStatistics(heimdall, id);
   if (name === 'delete-dataset') return heimdall => deleteDataset(heimdall, id);
   if (name === 'delete-job') {
     return heimdall => deleteJob(heimdall, id, { deleteDataset: values['delete-dataset'] });
@@ -38,11 +38,14 @@ try {
   try {
     const answer = await run({
       db,
+      // An HTTP layer takes it from the request.
+      requestId: randomUUID(),
       log: line => console.error(JSON.stringify(line)),
       // A real one revokes the task and waits for its end.
       stopWorker: async () => {},
     });
-    console.log(JSON.stringify(answer, null, 2));
+    // 204 has no body.
+    if (answer !== undefined) console.log(JSON.stringify(answer, null, 2));
   } finally {
     await db.destroy();
   }

@@ -3,9 +3,9 @@
  * same process. One that runs by itself writes `cleanup_done`, `cleanup_retry` and `cleanup_dead` to its own log.
  */
 import type { Reconciler } from '../../src/index.ts';
-import { BUCKET, type Heimdall } from './service.ts';
+import type { Heimdall } from './service.ts';
 
-const IQ_PREFIX = new RegExp(`^s3://${BUCKET}/synthetic/(?:dataset-)?([0-9a-f-]{36})/$`);
+const IQ_PREFIX = /^s3:\/\/heimdall-synthetic-iq\/synthetic\/(?:dataset-)?([0-9a-f-]{36})\/$/;
 
 export function logCleanups({ events }: Pick<Reconciler, 'events'>, log: Heimdall['log']): void {
   const about = ({ id, target }: { id: string; target: string }) => ({

@@ -1,19 +1,22 @@
 /** Heimdall's rules for jobs, and for data sets that active models use. */
 import { describe, expect, it } from 'vitest';
-import { BUCKET, deleteDataset, deleteJob, readStatistics } from '../../examples/heimdall/service.ts';
+import { deleteDataset, deleteJob } from '../../examples/heimdall/service.ts';
 import { runProgram } from '../support/command.ts';
 import { until } from '../support/reconciler.ts';
 import {
+  BUCKET,
   createDataset,
   createJob,
   createModel,
   finished,
   openHeimdall,
+  REQUEST,
   runDaemon,
   type Scene,
   state,
+  statistics,
 } from './heimdall-setup.ts';
-import { cleanups, example } from './support.ts';
+import { cleanups, example, nothingWaits } from './support.ts';
 
 const UNKNOWN = '550e8400-e29b-41d4-a716-446655440000';
 
@@ -27,7 +30,6 @@ describe('a job', () => {
       message: `Synthetic generation job ${job} deleted successfully`,
       job_id: job,
       datasets_deleted: 0,
-      cleanup_ids: [],
     });
     expect(await state(scene)).toMatchObject({
       cleanups: 0,
@@ -47,7 +49,7 @@ describe('a job', () => {
     const others = await createDataset(scene, { name: 'd', job: await createJob(scene) });
     const deletion = await deleteJob(scene.heimdall, job, { deleteDataset: true });
     expect(deletion).toMatchObject({ job_id: job, datasets_deleted: 3 });
-    expect(await readStatistics(scene.heimdall, deletion)).toEqual({
+    expect(await statistics(scene)).toEqual({
       minio_files_deleted: 0,
       bytes_freed: 0,
       waiting: 4,
@@ -60,12 +62,12 @@ describe('a job', () => {
       ['synthetic_job_deleted', undefined],
     ]);
     expect(scene.lines.at(-1)).toMatchObject({
+      request_id: REQUEST,
       job_id: job,
       datasets_deleted: 3,
-      cleanup_ids: deletion.cleanup_ids,
     });
     await runDaemon(scene);
-    expect(await finished(scene, deletion)).toEqual({
+    expect(await finished(scene)).toEqual({
       minio_files_deleted: raw.files + old.files,
       bytes_freed: raw.bytes + old.bytes,
       waiting: 0,
@@ -78,21 +80,21 @@ describe('a job', () => {
   it.each(['pending', 'queued', 'running'])('that is %s is cancelled first', async status => {
     const told: unknown[] = [];
     const scene: Scene = await openHeimdall(async id => {
-      // The worker's last file: written before anything is enqueued, so it goes too.
+      // The worker's last file: written before anything is deleted, so it goes too.
       scene.s3.buckets.put(BUCKET, `${dataset.prefix}sample-99/rx_0.npy`, 'iq');
       told.push({ id, cleanups: await cleanups(scene.db) });
     });
     const job = await createJob(scene, status);
     const dataset = await createDataset(scene, { job });
     await runDaemon(scene);
-    const deletion = await deleteJob(scene.heimdall, job, { deleteDataset: true });
+    await deleteJob(scene.heimdall, job, { deleteDataset: true });
     expect(told).toEqual([{ id: job, cleanups: 0 }]);
     expect(scene.lines.map(({ event }) => event)).toEqual([
       'synthetic_job_cancelled',
       'synthetic_dataset_deleted',
       'synthetic_job_deleted',
     ]);
-    expect(await finished(scene, deletion)).toMatchObject({ minio_files_deleted: dataset.files + 1 });
+    expect(await finished(scene)).toMatchObject({ minio_files_deleted: dataset.files + 1 });
     expect(scene.keys('')).toEqual([]);
   });
 
@@ -156,10 +158,10 @@ describe('a data set that active models use', () => {
     expect(await state(scene)).toEqual(before);
     await scene.db.sql('UPDATE heimdall.models SET is_active = false');
     await deleteDataset(scene.heimdall, id);
-    // The models stay, and refer to nothing.
-    expect(await scene.db.sql('SELECT DISTINCT synthetic_dataset_id FROM heimdall.models')).toEqual([
-      { synthetic_dataset_id: null },
-    ]);
+    // The models stay; they refer to nothing, and remember what it was.
+    expect(
+      await scene.db.sql('SELECT DISTINCT synthetic_dataset_id, trained_on FROM heimdall.models'),
+    ).toEqual([{ synthetic_dataset_id: null, trained_on: id }]);
   });
 
   it('is not deleted with its job either; nothing is, and the job runs on', async () => {
@@ -229,14 +231,17 @@ describe('from the command line', () => {
     const job = await createJob(scene);
     const dataset = await createDataset(scene, { job });
     const run = async (...args: string[]) =>
-      await runProgram(example('heimdall/main.ts'), args, { env: { DATABASE_URL: scene.db.url } });
+      await runProgram(example('heimdall/main.ts'), args, {
+        env: { DATABASE_URL: scene.db.urlAs('heimdall_api') },
+      });
     const deleted = await run('delete-job', job, '--delete-dataset');
     expect(deleted.code).toBe(0);
     expect(deleted.stderr).toContain('"event":"synthetic_job_deleted"');
-    const { cleanup_ids } = JSON.parse(deleted.stdout);
+    expect(JSON.parse(deleted.stdout)).toMatchObject({ datasets_deleted: 1 });
+    const { request_id } = JSON.parse(deleted.stderr.trim().split('\n').at(-1) ?? '');
     await runDaemon(scene);
-    await finished(scene, { cleanup_ids });
-    const { stdout } = await run('statistics', ...cleanup_ids);
+    await nothingWaits(scene.db);
+    const { stdout } = await run('statistics', request_id);
     expect(JSON.parse(stdout)).toMatchObject({ minio_files_deleted: dataset.files });
     expect(await run('delete-job', job)).toMatchObject({
       code: 1,

@@ -2,19 +2,26 @@
 import { Kysely, PostgresDialect } from 'kysely';
 import { onTestFinished } from 'vitest';
 import type { Database } from '../../examples/heimdall/database.ts';
-import { BUCKET, type Heimdall, readStatistics } from '../../examples/heimdall/service.ts';
+import { type Heimdall, readStatistics, type Statistics } from '../../examples/heimdall/service.ts';
 import { createS3Handler, type Reconciler } from '../../src/index.ts';
 import { type S3Server, startS3Server } from '../s3-server/server.ts';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
-import type { TestDatabase } from '../support/database.ts';
 import { testReconciler, until } from '../support/reconciler.ts';
-import { cleanups, createApplicationDatabase, createPool } from './support.ts';
+import {
+  type ApplicationDatabase,
+  type ApplicationOptions,
+  cleanups,
+  createApplicationDatabase,
+  createPool,
+} from './support.ts';
 
 export type LogLine = Parameters<Heimdall['log']>[0];
 
 export interface Scene {
-  readonly db: TestDatabase;
+  /** As the owner of everything. */
+  readonly db: ApplicationDatabase;
   readonly s3: S3Server;
+  /** As the API's own role, which has no right in the schema afterdelete. All is one request: `REQUEST`. */
   readonly heimdall: Heimdall;
   /** What Heimdall has logged. */
   readonly lines: readonly LogLine[];
@@ -22,12 +29,18 @@ export interface Scene {
   keys(prefix: string): string[];
 }
 
+export const BUCKET = 'heimdall-synthetic-iq';
+export const REQUEST = 'request 5f0c';
+
 const ROOT = `s3://${BUCKET}/synthetic/`;
 const RECORDING = Buffer.alloc(400, 'iq');
 const RECEIVERS = 3;
 
-export async function openHeimdall(stopWorker: Heimdall['stopWorker'] = async () => {}): Promise<Scene> {
-  const db = await createApplicationDatabase('heimdall');
+export async function openHeimdall(
+  stopWorker: Heimdall['stopWorker'] = async () => {},
+  options: ApplicationOptions = {},
+): Promise<Scene> {
+  const db = await createApplicationDatabase('heimdall', options);
   const s3 = await startS3Server({ buckets: [BUCKET] });
   onTestFinished(() => s3.stop());
   const lines: LogLine[] = [];
@@ -36,7 +49,8 @@ export async function openHeimdall(stopWorker: Heimdall['stopWorker'] = async ()
     s3,
     lines,
     heimdall: {
-      db: new Kysely<Database>({ dialect: new PostgresDialect({ pool: createPool(db) }) }),
+      db: kyselyAs(db, 'heimdall_api'),
+      requestId: REQUEST,
       log: line => lines.push(line),
       stopWorker,
     },
@@ -44,12 +58,15 @@ export async function openHeimdall(stopWorker: Heimdall['stopWorker'] = async ()
   };
 }
 
+export const kyselyAs = (db: ApplicationDatabase, role: string) =>
+  new Kysely<Database>({ dialect: new PostgresDialect({ pool: createPool(db.urlAs(role)) }) });
+
 /** A daemon in this process; started. It tries again soon, and does not give up. */
 export async function runDaemon({ db, s3 }: Scene): Promise<Reconciler> {
   const { endpoint, accessKeyId, secretAccessKey } = s3;
   const settings = { endpoint, region: 'us-east-1', credentials: { accessKeyId, secretAccessKey } };
   const reconciler = testReconciler({
-    databaseUrl: db.url,
+    databaseUrl: db.urlAs('afterdelete_worker'),
     roots: [ROOT],
     handlers: [createS3Handler({ stores: new Map([[`s3://${BUCKET}`, settings]]) })],
     maxAttempts: 1_000_000,
@@ -61,7 +78,7 @@ export async function runDaemon({ db, s3 }: Scene): Promise<Reconciler> {
 /** The built daemon, where its log or its metrics are looked at. */
 export function startBuiltDaemon({ db, s3 }: Scene): Daemon {
   return startDaemon({
-    databaseUrl: db.url,
+    databaseUrl: db.urlAs('afterdelete_worker'),
     roots: [ROOT],
     env: {
       AWS_ENDPOINT_URL_S3: s3.endpoint,
@@ -137,14 +154,16 @@ export async function createModel(
   );
 }
 
-/** Waits until a deletion has been carried out in full, and returns its statistics. */
-export async function finished({ heimdall }: Scene, deletion: { readonly cleanup_ids: readonly string[] }) {
-  let statistics = await readStatistics(heimdall, deletion);
+export const statistics = ({ heimdall }: Scene) => readStatistics(heimdall, REQUEST);
+
+/** Waits until all that was deleted has been carried out in full, and returns the statistics. */
+export async function finished(scene: Scene): Promise<Statistics> {
+  let answer = await statistics(scene);
   await until(async () => {
-    statistics = await readStatistics(heimdall, deletion);
-    return statistics.waiting === 0;
+    answer = await statistics(scene);
+    return answer.waiting === 0;
   }, 'all cleanups done');
-  return statistics;
+  return answer;
 }
 
 /** What must be the same when nothing was deleted. */

@@ -1,15 +1,18 @@
 /** Heimdall's troubles with its storage: what used to leave orphans behind, and now only takes time. */
 import { expect, it } from 'vitest';
-import { BUCKET, deleteDataset, deleteJob, readStatistics } from '../../examples/heimdall/service.ts';
+import { deleteDataset, deleteJob } from '../../examples/heimdall/service.ts';
 import { SLOW_DOWN } from '../s3-server/server.ts';
 import { countEvents, nextEvent, until } from '../support/reconciler.ts';
 import {
+  BUCKET,
   createDataset,
   createJob,
   finished,
   openHeimdall,
+  REQUEST,
   runDaemon,
   startBuiltDaemon,
+  statistics,
 } from './heimdall-setup.ts';
 import { audit } from './support.ts';
 
@@ -23,7 +26,7 @@ it('MinIO is down: the deletion succeeds, the files wait, and go when it is back
   const deletion = await deleteJob(scene.heimdall, job, { deleteDataset: true });
   expect(deletion.datasets_deleted).toBe(1);
   expect(await paused).toMatchObject({ store: `s3://${BUCKET}`, by: 'breaker' });
-  expect(await readStatistics(scene.heimdall, deletion)).toEqual({
+  expect(await statistics(scene)).toEqual({
     minio_files_deleted: 0,
     bytes_freed: 0,
     waiting: 2,
@@ -31,7 +34,7 @@ it('MinIO is down: the deletion succeeds, the files wait, and go when it is back
   });
   expect(scene.keys(dataset.prefix)).toHaveLength(dataset.files);
   await scene.s3.start();
-  expect(await finished(scene, deletion)).toEqual({
+  expect(await finished(scene)).toEqual({
     minio_files_deleted: dataset.files,
     bytes_freed: dataset.bytes,
     waiting: 0,
@@ -51,13 +54,13 @@ it('MinIO goes down in the middle: what is deleted is deleted, and the rest goes
   });
   const daemon = await runDaemon(scene);
   const paused = nextEvent(daemon, 'store_paused');
-  const deletion = await deleteDataset(scene.heimdall, dataset.id);
+  await deleteDataset(scene.heimdall, dataset.id);
   await paused;
   const left = scene.keys(dataset.prefix).length;
   expect(left).toBeGreaterThan(0);
   expect(left).toBeLessThan(dataset.files);
   await scene.s3.start();
-  const { minio_files_deleted } = await finished(scene, deletion);
+  const { minio_files_deleted } = await finished(scene);
   expect(scene.keys('')).toEqual([]);
   // Never more than the truth; less, where the answer to a delete was lost with the connection.
   expect(minio_files_deleted).toBeGreaterThanOrEqual(left);
@@ -74,17 +77,17 @@ it('some files are refused: the others are gone and counted; those go once they 
   const daemon = await runDaemon(scene);
   const first = nextEvent(daemon, 'cleanup_retry');
   const tried = countEvents(daemon, 'cleanup_retry', 3);
-  const deletion = await deleteDataset(scene.heimdall, dataset.id);
+  await deleteDataset(scene.heimdall, dataset.id);
   expect((await first).error).toMatch(
     /^3 objects under .* could not be deleted \(117 were\); the first: .*rx_1\.npy.*InternalError: bad disk/,
   );
   await tried;
   expect(scene.keys('')).toEqual([...refused].sort());
   await until(
-    async () => (await readStatistics(scene.heimdall, deletion)).waiting === 1,
+    async () => (await statistics(scene)).waiting === 1,
     'the other pattern, under which nothing is',
   );
-  expect(await readStatistics(scene.heimdall, deletion)).toEqual({
+  expect(await statistics(scene)).toEqual({
     minio_files_deleted: dataset.files - 3,
     bytes_freed: dataset.bytes - 3 * 400,
     waiting: 1,
@@ -94,12 +97,13 @@ it('some files are refused: the others are gone and counted; those go once they 
   const [stuck, ...others] = await scene.db.sql('SELECT * FROM afterdelete.stuck');
   expect(stuck).toMatchObject({
     reason: 'retrying',
-    source: `synthetic dataset ${dataset.id} deleted`,
+    source: 'DELETE on heimdall.synthetic_datasets',
+    actor: REQUEST,
     last_error: expect.stringContaining('InternalError: bad disk'),
   });
   expect(others).toEqual([]);
   refused.clear();
-  expect(await finished(scene, deletion)).toEqual({
+  expect(await finished(scene)).toEqual({
     minio_files_deleted: dataset.files,
     bytes_freed: dataset.bytes,
     waiting: 0,
@@ -113,10 +117,9 @@ it('a task that used to fail once and stay: cleanup_retry in the log, then clean
   const dataset = await createDataset(scene);
   scene.s3.faults.next(SLOW_DOWN, 1, ({ operation }) => operation === 'DeleteObjects');
   const daemon = startBuiltDaemon(scene);
-  const { cleanup_ids } = await deleteDataset(scene.heimdall, dataset.id);
+  await deleteDataset(scene.heimdall, dataset.id);
   const target = `s3://${BUCKET}/${dataset.prefix}`;
   expect(await daemon.waitFor('cleanup_retry')).toMatchObject({
-    id: cleanup_ids[0],
     target,
     error: expect.stringContaining('SlowDown'),
     next_attempt_at: expect.any(String),
@@ -138,10 +141,10 @@ it('files that may not be deleted: cleanup_dead in the log and afterdelete.stuck
   const locked = `${dataset.prefix}sample-4/rx_2.npy`;
   scene.s3.faults.perKey(key => (key === locked ? { code: 'AccessDenied', message: 'locked' } : undefined));
   const daemon = startBuiltDaemon(scene);
-  const deletion = await deleteDataset(scene.heimdall, dataset.id);
+  await deleteDataset(scene.heimdall, dataset.id);
   const dead = await daemon.waitFor('cleanup_dead');
   expect(dead).toMatchObject({ level: 50, error: expect.stringContaining(`"${locked}": `) });
-  expect(await finished(scene, deletion)).toEqual({
+  expect(await finished(scene)).toEqual({
     minio_files_deleted: dataset.files - 1,
     bytes_freed: dataset.bytes - 400,
     waiting: 0,
@@ -152,7 +155,7 @@ it('files that may not be deleted: cleanup_dead in the log and afterdelete.stuck
   ]);
   scene.s3.faults.clear();
   await scene.db.sql('SELECT afterdelete.retry(id) FROM afterdelete.dead_file_cleanup');
-  expect(await finished(scene, deletion)).toEqual({
+  expect(await finished(scene)).toEqual({
     minio_files_deleted: dataset.files,
     bytes_freed: dataset.bytes,
     waiting: 0,

@@ -1,9 +1,9 @@
 /** Heimdall's rules: what is deleted with a data set and with a job, what is not, and what the answers and logs say. */
 import { describe, expect, it } from 'vitest';
 import { logCleanups } from '../../examples/heimdall/monitoring.ts';
-import { BUCKET, deleteDataset } from '../../examples/heimdall/service.ts';
+import { deleteDataset } from '../../examples/heimdall/service.ts';
 import { countEvents } from '../support/reconciler.ts';
-import { createDataset, finished, openHeimdall, runDaemon } from './heimdall-setup.ts';
+import { BUCKET, createDataset, finished, openHeimdall, REQUEST, runDaemon } from './heimdall-setup.ts';
 import { audit, cleanups } from './support.ts';
 
 const UNKNOWN = '550e8400-e29b-41d4-a716-446655440000';
@@ -18,8 +18,8 @@ describe('a data set', () => {
       const scene = await openHeimdall();
       const dataset = await createDataset(scene, { directory });
       await runDaemon(scene);
-      const deletion = await deleteDataset(scene.heimdall, dataset.id);
-      expect(await finished(scene, deletion)).toEqual({
+      await deleteDataset(scene.heimdall, dataset.id);
+      expect(await finished(scene)).toEqual({
         minio_files_deleted: dataset.files,
         bytes_freed: dataset.bytes,
         waiting: 0,
@@ -35,17 +35,17 @@ describe('a data set', () => {
     const scene = await openHeimdall();
     // Something lies where its files would be: it is not this data set's.
     const dataset = await createDataset(scene, { type: 'feature_based', name: 'features' });
-    expect(await deleteDataset(scene.heimdall, dataset.id)).toEqual({ cleanup_ids: [] });
+    await deleteDataset(scene.heimdall, dataset.id);
     expect(await cleanups(scene.db)).toBe(0);
     expect(scene.keys(dataset.prefix)).toHaveLength(dataset.files);
     expect(await scene.db.sql('SELECT FROM heimdall.synthetic_training_samples')).toEqual([]);
     expect(scene.lines).toEqual([
       {
         event: 'synthetic_dataset_deleted',
+        request_id: REQUEST,
         dataset_id: dataset.id,
         dataset_name: 'features',
         dataset_type: 'feature_based',
-        cleanup_ids: [],
       },
     ]);
   });
@@ -61,7 +61,8 @@ describe('a data set', () => {
     for (const key of neighbours) scene.s3.buckets.put(BUCKET, key, 'iq');
     const other = await createDataset(scene, { samples: 1 });
     await runDaemon(scene);
-    await finished(scene, await deleteDataset(scene.heimdall, id));
+    await deleteDataset(scene.heimdall, id);
+    await finished(scene);
     expect(scene.keys(prefix)).toEqual([]);
     expect(neighbours.every(key => scene.s3.buckets.has(BUCKET, key))).toBe(true);
     expect(scene.keys(other.prefix)).toHaveLength(other.files);
@@ -71,8 +72,8 @@ describe('a data set', () => {
     const scene = await openHeimdall();
     const dataset = await createDataset(scene, { id: 'abcdef12-3456-4890-abcd-ef1234567890' });
     await runDaemon(scene);
-    const deletion = await deleteDataset(scene.heimdall, dataset.id.toUpperCase());
-    expect(await finished(scene, deletion)).toMatchObject({ minio_files_deleted: dataset.files });
+    await deleteDataset(scene.heimdall, dataset.id.toUpperCase());
+    expect(await finished(scene)).toMatchObject({ minio_files_deleted: dataset.files });
     expect(scene.keys('')).toEqual([]);
   });
 
@@ -98,10 +99,10 @@ describe('the log', () => {
     const daemon = await runDaemon(scene);
     logCleanups(daemon, scene.heimdall.log);
     const failed = countEvents(daemon, 'cleanup_retry', 1);
-    const deletion = await deleteDataset(scene.heimdall, dataset.id);
+    await deleteDataset(scene.heimdall, dataset.id);
     await failed;
     broken = false;
-    await finished(scene, deletion);
+    await finished(scene);
     expect(scene.lines.find(({ event }) => event === 'minio_cleanup_failed')).toMatchObject({
       dataset_id: dataset.id,
       will_retry: true,

@@ -5,7 +5,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { until } from '../support/reconciler.ts';
 import {
   andWait,
   checkpointPath,
@@ -17,7 +16,7 @@ import {
   type Scene,
   trainingDirectory,
 } from './mistudio-setup.ts';
-import { audit, cleanups, existing, stuck, write } from './support.ts';
+import { audit, cleanups, existing, waitForStuck, write } from './support.ts';
 
 /** As the service's role in psql: plain SQL, one statement after the other. */
 const psql = ({ studio }: Scene, text: string) => studio.pool.query(text);
@@ -109,8 +108,7 @@ describe('by hand', () => {
     );
     await runDaemon(scene);
     await psql(scene, `UPDATE trainings SET checkpoint_dir = '${anew}'`);
-    await until(async () => (await stuck(scene.db)).length === 1, 'the directory to be blocked');
-    expect(await stuck(scene.db)).toMatchObject([
+    expect(await waitForStuck(scene.db, 1)).toMatchObject([
       {
         reason: 'blocked',
         target: `file://${old}/`,
@@ -140,8 +138,18 @@ describe('the declarations', () => {
     expect((await audit(scene.db)).map(({ outcome }) => outcome)).toEqual(['deleted', 'deleted']);
   });
 
-  it('have the indexes that the guard needs: afterdelete check has nothing to say of them', async () => {
+  it('have the indexes that the guard needs, also where texts are not ordered by their bytes', async () => {
     const scene = await openStudio();
+    for (const column of [
+      'trainings.checkpoint_dir',
+      'checkpoints.storage_path',
+      'datasets.raw_path',
+      'datasets.tokenized_path',
+    ]) {
+      const [table, name] = column.split('.');
+      await scene.db.sql(`ALTER TABLE ${table} ALTER ${name} TYPE text COLLATE "en-x-icu"`);
+    }
+    // What `afterdelete check` would name.
     expect(await scene.db.sql('SELECT * FROM afterdelete.watch_problems()')).toEqual([]);
   });
 });

@@ -20,7 +20,7 @@ import {
   runDaemon,
   trainingDirectory,
 } from './mistudio-setup.ts';
-import { audit, cleanups, example, existing, nothingWaits, stored, stuck } from './support.ts';
+import { audit, cleanups, example, existing, nothingWaits, stored, waitForStuck } from './support.ts';
 
 const LAYERS = [7, 14, 18];
 
@@ -87,8 +87,7 @@ describe('a checkpoint', () => {
     await runDaemon(scene);
     await deleteTraining(scene.studio, 'train_36766f85');
     await until(async () => (await audit(scene.db)).length === 2, 'the other two checkpoints gone');
-    await until(async () => (await stuck(scene.db)).length === 1, 'the directory to be blocked');
-    expect(await stuck(scene.db)).toMatchObject([
+    expect(await waitForStuck(scene.db, 1)).toMatchObject([
       {
         reason: 'blocked',
         target: `${scene.roots[0]}train_36766f85/`,

@@ -3,7 +3,6 @@ import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { deleteDataset, deleteTraining, NotFoundError, spaceFreed } from '../../examples/mistudio/service.ts';
-import { until } from '../support/reconciler.ts';
 import {
   ACTOR,
   andWait,
@@ -14,7 +13,7 @@ import {
   runDaemon,
   trainingDirectory,
 } from './mistudio-setup.ts';
-import { audit, cleanups, existing, stored, stuck, write } from './support.ts';
+import { audit, cleanups, existing, stored, stuck, waitForStuck, write } from './support.ts';
 
 const LAYERS = [7, 14, 18];
 
@@ -110,8 +109,7 @@ describe('a training', () => {
     write(join(shared, 'checkpoint_1/checkpoint.safetensors'));
     await runDaemon(scene);
     await deleteTraining(scene.studio, 'train_4a');
-    await until(async () => (await stuck(scene.db)).length === 1, 'the directory to be blocked');
-    expect(await stuck(scene.db)).toMatchObject([
+    expect(await waitForStuck(scene.db, 1)).toMatchObject([
       {
         reason: 'blocked',
         target: `${scene.roots[0]}train_4a/`,

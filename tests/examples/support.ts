@@ -52,9 +52,11 @@ export async function createApplicationDatabase(
     return name;
   };
   const renamed = (sql: string) => sql.replaceAll(ROLES, owned);
-  // Registered before the database, so that it runs after it: a role that still has rights somewhere cannot be dropped.
+  // Registered before the database, so that it runs after it: a role that still has rights somewhere cannot be dropped,
+  // nor one that has given others theirs.
   onTestFinished(async () => {
-    for (const role of roles) await execute(inject('serverUrl'), `DROP ROLE IF EXISTS ${role}`);
+    for (const role of [...roles].reverse())
+      await execute(inject('serverUrl'), `DROP ROLE IF EXISTS ${role}`);
   });
   const db = await createDatabase({ empty: ordinaryOwner });
   const urlAs = (role: string) => {
@@ -156,4 +158,14 @@ export async function stuck(db: TestDatabase): Promise<Stuck[]> {
   return await db.sql<Stuck>(
     'SELECT state, reason, target, last_error, source, actor FROM afterdelete.stuck ORDER BY target',
   );
+}
+
+/** Waits until so many rows are stuck, and returns them: one that is blocked is looked at again and again. */
+export async function waitForStuck(db: TestDatabase, count: number): Promise<Stuck[]> {
+  let rows = await stuck(db);
+  await until(async () => {
+    rows = await stuck(db);
+    return rows.length === count;
+  }, `${count} rows to be stuck`);
+  return rows;
 }
