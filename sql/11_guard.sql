@@ -327,18 +327,28 @@ COMMENT ON FUNCTION afterdelete.is_held(text) IS 'Whether a live row holds exact
 
 CREATE TABLE afterdelete.custom_guard (
   name        text PRIMARY KEY,
-  fn          regprocedure NOT NULL,
+  fn          text NOT NULL,
   declared_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE afterdelete.custom_guard IS 'Functions that can block a cleanup. Written by afterdelete.guard() and afterdelete.unguard().';
 COMMENT ON COLUMN afterdelete.custom_guard.name IS 'What stuck says when it blocks.';
-COMMENT ON COLUMN afterdelete.custom_guard.fn IS 'A function (target text) that returns a boolean; true blocks.';
+COMMENT ON COLUMN afterdelete.custom_guard.fn IS 'A function (target text) that returns a boolean, with its schema and arguments; true blocks. By name: a migration may make it anew.';
 COMMENT ON COLUMN afterdelete.custom_guard.declared_at IS 'When it was declared.';
+
+-- Asked each time: between two questions the function may be made anew, by an owner of its own and without SECURITY DEFINER.
+CREATE FUNCTION afterdelete.guard_fault(fn text) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT CASE WHEN f.oid IS NULL THEN format('the function %s is not there', fn)
+              WHEN NOT p.prosecdef AND NOT afterdelete.is_trusted(p.proowner)
+                THEN format('the function %s belongs to %s, who could run anything as %s through it', fn, p.proowner::regrole, current_user) END
+    FROM to_regprocedure(fn) AS f (oid) LEFT JOIN pg_catalog.pg_proc p ON p.oid = f.oid
+$$;
+COMMENT ON FUNCTION afterdelete.guard_fault(text) IS 'Why a function may not be called as a guard; NULL: it may.';
 
 CREATE FUNCTION afterdelete.guard(name text, fn regprocedure) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
   routine pg_proc;
+  problem text;
 BEGIN
   SELECT * INTO routine FROM pg_proc p WHERE p.oid = guard.fn;
   IF coalesce(guard.name, '') = '' OR NOT FOUND THEN
@@ -349,8 +359,9 @@ BEGIN
     RAISE EXCEPTION 'guard %: expected a function (target text) that returns boolean, got %', quote_literal(guard.name), pg_get_function_identity_arguments(guard.fn) || ' returns ' || coalesce(pg_get_function_result(guard.fn), 'nothing')
       USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  IF NOT routine.prosecdef AND NOT afterdelete.is_trusted(routine.proowner) THEN
-    RAISE EXCEPTION 'guard %: % belongs to %, who could run anything as % through it', quote_literal(guard.name), guard.fn, routine.proowner::regrole, current_user
+  problem := afterdelete.guard_fault(guard.fn::text);
+  IF problem IS NOT NULL THEN
+    RAISE EXCEPTION 'guard %: %', quote_literal(guard.name), problem
       USING ERRCODE = 'insufficient_privilege',
             HINT = format('Let it belong to %I, or declare it SECURITY DEFINER, so that it runs as its owner.', current_user);
   END IF;
@@ -362,7 +373,7 @@ BEGIN
       USING ERRCODE = 'invalid_parameter_value',
             HINT = format('It runs as %s with search_path = pg_catalog, pg_temp: write the names in it in full, or give it a SET search_path of its own.', current_user);
   END;
-  INSERT INTO afterdelete.custom_guard AS g (name, fn) VALUES (guard.name, guard.fn)
+  INSERT INTO afterdelete.custom_guard AS g (name, fn) VALUES (guard.name, guard.fn::text)
   ON CONFLICT ON CONSTRAINT custom_guard_pkey DO UPDATE SET fn = excluded.fn, declared_at = clock_timestamp();
 END
 $$;
@@ -378,22 +389,29 @@ CREATE FUNCTION afterdelete.ask_guards(targets text[], OUT n integer, OUT reason
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '2s' AS $$
 DECLARE
   g afterdelete.custom_guard;
+  fault text;
   blocks boolean;
   target text;
 BEGIN
   FOR g IN SELECT * FROM afterdelete.custom_guard o ORDER BY o.name LOOP
+    fault := afterdelete.guard_fault(g.fn);
+    IF fault IS NOT NULL THEN
+      RETURN QUERY SELECT u.n::integer, format('the guard %L cannot be asked: %s. Mend the function, or remove the guard: SELECT afterdelete.unguard(%L)', g.name, fault, g.name)
+                     FROM unnest(targets) WITH ORDINALITY AS u (target, n);
+      CONTINUE;
+    END IF;
     BEGIN
-      RETURN QUERY EXECUTE format('SELECT u.n::integer, $2 FROM unnest($1) WITH ORDINALITY AS u (target, n) WHERE coalesce(%s(u.target), true)', g.fn::regproc)
+      RETURN QUERY EXECUTE format('SELECT u.n::integer, $2 FROM unnest($1) WITH ORDINALITY AS u (target, n) WHERE coalesce(%s(u.target), true)', g.fn::regprocedure::regproc)
         USING targets, format('the guard %L says that it is in use', g.name);
     EXCEPTION WHEN OTHERS THEN
       -- One target may be at fault, and not the others: asked one by one.
       FOR n, target IN SELECT u.n, u.target FROM unnest(targets) WITH ORDINALITY AS u (target, n) LOOP
         BEGIN
-          EXECUTE format('SELECT coalesce(%s($1), true)', g.fn::regproc) INTO blocks USING target;
+          EXECUTE format('SELECT coalesce(%s($1), true)', g.fn::regprocedure::regproc) INTO blocks USING target;
           reason := format('the guard %L says that it is in use', g.name);
         EXCEPTION WHEN OTHERS THEN
           blocks := true;
-          reason := format('the guard %L cannot be asked: %s. Mend the function, or remove it: SELECT afterdelete.unguard(%L)', g.name, SQLERRM, g.name);
+          reason := format('the guard %L cannot be asked: %s. Mend the function, or remove the guard: SELECT afterdelete.unguard(%L)', g.name, SQLERRM, g.name);
         END;
         IF blocks THEN RETURN NEXT; END IF;
       END LOOP;
@@ -522,3 +540,24 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION afterdelete.watch_problems() IS 'What is wrong with watches, and the remedy. broken: holds end uncaptured or what it could hold is blocked; else it is only slow.';
+
+CREATE FUNCTION afterdelete.guard_problems(OUT name text, OUT problem text) RETURNS SETOF record
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '2s' AS $$
+DECLARE
+  g afterdelete.custom_guard;
+BEGIN
+  FOR g IN SELECT * FROM afterdelete.custom_guard o ORDER BY o.name LOOP
+    name := g.name;
+    problem := afterdelete.guard_fault(g.fn);
+    IF problem IS NULL THEN
+      BEGIN
+        EXECUTE format('SELECT %s($1)', g.fn::regprocedure::regproc) USING 'file:///afterdelete/guard';
+      EXCEPTION WHEN OTHERS THEN
+        problem := SQLERRM;
+      END;
+    END IF;
+    IF problem IS NOT NULL THEN RETURN NEXT; END IF;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.guard_problems() IS 'Guards that cannot be asked, so that they block everything, and why.';

@@ -147,8 +147,8 @@ export class Checks {
   async *#watches(): AsyncGenerator<Finding> {
     const holders = new Holders(this.#db);
     const problems = await holders.problems();
-    for (const { relation, template, broken, problem, remedy } of problems) {
-      const text = `watch ${plain([relation, template].join(' ').trim())}: ${plain(problem)}. Remedy: ${plain(remedy)}`;
+    for (const { subject, broken, problem, remedy } of problems) {
+      const text = `${plain(subject)}: ${plain(problem)}. Remedy: ${plain(remedy)}`;
       yield broken ? fail(text) : warn(text);
     }
     if (problems.length > 0) return;

@@ -10,12 +10,11 @@ export interface Objection {
   readonly reason: string;
 }
 
-/** What is wrong with a watch. */
-export interface WatchProblem {
-  readonly relation: string;
-  /** Null for a trigger that belongs to no watch. */
-  readonly template: string | null;
-  /** Whether holds end uncaptured, or what it could hold is blocked; else it is only slow. */
+/** What is wrong with a watch or a guard. */
+export interface HolderProblem {
+  /** Which, in words. */
+  readonly subject: string;
+  /** Whether holds end uncaptured, or cleanups are blocked; else it is only slow. */
   readonly broken: boolean;
   readonly problem: string;
   readonly remedy: string;
@@ -52,10 +51,15 @@ export class Holders {
     return rows[0]?.n ?? 0;
   }
 
-  /** What is wrong with the watches, and what to do about it. */
-  async problems(): Promise<WatchProblem[]> {
-    const { rows } = await sql<WatchProblem>`
-      SELECT relation, template, broken, problem, remedy FROM afterdelete.watch_problems()`.execute(this.#db);
+  /** What is wrong with the watches and guards, and what to do about it. */
+  async problems(): Promise<HolderProblem[]> {
+    const { rows } = await sql<HolderProblem>`
+      SELECT concat_ws(' ', 'watch', w.relation, w.template) AS subject, w.broken, w.problem, w.remedy FROM afterdelete.watch_problems() w
+      UNION ALL
+      SELECT 'guard ' || g.name, true, 'it cannot be asked, and blocks everything: ' || g.problem,
+             format('mend the function, or SELECT afterdelete.unguard(%L)', g.name) FROM afterdelete.guard_problems() g`.execute(
+      this.#db,
+    );
     return rows;
   }
 }

@@ -167,6 +167,11 @@ describe('check, of watches', () => {
     expect(await db.sql('SELECT target FROM afterdelete.pending_file_cleanup')).toEqual([
       { target: 's3://b/joined/x' },
     ]);
+    await db.sql(`CREATE FUNCTION g(text) RETURNS boolean LANGUAGE sql RETURN false;
+      SELECT afterdelete.guard('in use', 'g(text)'); DROP FUNCTION g(text)`);
+    expect((await check(db.url, disk.root)).stdout).toContain(
+      "FAIL  guard in use: it cannot be asked, and blocks everything: the function public.g(text) is not there. Remedy: mend the function, or SELECT afterdelete.unguard('in use')",
+    );
     // As after a restore of the schema without its rows.
     await db.sql('DELETE FROM afterdelete.watched');
     expect((await check(db.url, disk.root)).stdout).toContain(

@@ -315,6 +315,7 @@ describe('an operator', () => {
     expect(await callable('operator')).toEqual([
       'cancel',
       'discard',
+      'guard_problems',
       'holders',
       'is_held',
       'pause',

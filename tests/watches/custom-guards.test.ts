@@ -83,6 +83,45 @@ describe('a guard', () => {
     expect(handler.seen).toEqual(['fake://store/a']);
   });
 
+  it('that is dropped and made anew by a migration goes on', async () => {
+    const { db, handler, reconciler } = await withModels();
+    await db.sql("SELECT afterdelete.guard('in use', 'dataset_in_use(text)')");
+    await db.sql(`DROP FUNCTION dataset_in_use(text);
+      CREATE FUNCTION dataset_in_use(target text) RETURNS boolean LANGUAGE sql AS $$ SELECT target LIKE '%/a' $$`);
+    await enqueue(db, 'a', 'b');
+    await reconciler.runOnce();
+    expect(handler.seen).toEqual(['fake://store/b']);
+  });
+
+  it("is trusted each time anew: its owner cannot swap it for something that runs as the schema's owner", async () => {
+    const { db, handler, reconciler } = await withModels();
+    const stranger = `stranger_${db.name}`;
+    await db.sql(`CREATE ROLE ${stranger}; CREATE SCHEMA theirs AUTHORIZATION ${stranger};
+      CREATE FUNCTION theirs.g(target text) RETURNS boolean LANGUAGE sql RETURN false;
+      ALTER FUNCTION theirs.g(text) OWNER TO ${stranger}`);
+    try {
+      await expect(db.sql("SELECT afterdelete.guard('theirs', 'theirs.g(text)')")).rejects.toThrow(
+        /who could run anything as/,
+      );
+      await db.sql(
+        "ALTER FUNCTION theirs.g(text) SECURITY DEFINER; SELECT afterdelete.guard('theirs', 'theirs.g(text)')",
+      );
+      await db.sql('ALTER FUNCTION theirs.g(text) SECURITY INVOKER');
+      await enqueue(db, 'a');
+      await reconciler.runOnce();
+      expect(handler.seen).toEqual([]);
+      expect(await stuck(db)).toEqual([
+        expect.objectContaining({
+          last_error: expect.stringMatching(
+            /^the guard 'theirs' cannot be asked: the function theirs\.g\(text\) belongs to stranger_/,
+          ),
+        }),
+      ]);
+    } finally {
+      await db.sql(`DROP OWNED BY ${stranger} CASCADE; DROP ROLE ${stranger}`);
+    }
+  });
+
   it('declared again under its name is replaced', async () => {
     const { db, handler, reconciler } = await withModels();
     await db.sql('CREATE FUNCTION always(text) RETURNS boolean LANGUAGE sql AS $$ SELECT true $$');
