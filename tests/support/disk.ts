@@ -14,8 +14,8 @@ export interface Disk {
   at(name: string): string;
 }
 
-export function createDisk(): Disk {
-  const path = realpathSync(mkdtempSync(join(tmpdir(), 'afterdelete-disk-')));
+export function createDisk(place = tmpdir()): Disk {
+  const path = realpathSync(mkdtempSync(join(place, 'afterdelete-disk-')));
   onTestFinished(() => rmSync(path, { recursive: true, force: true }));
   const at = (name: string) => join(path, name);
   return {
