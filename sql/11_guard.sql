@@ -234,9 +234,11 @@ $$;
 COMMENT ON FUNCTION afterdelete.common_beginning(text[]) IS 'With what all of some texts begin.';
 
 -- Where no index helps, a few trees are looked up one by one, and many in one pass over the table.
-CREATE FUNCTION afterdelete.ask_holders(targets text[], every boolean DEFAULT false)
+-- STABLE: all its queries see one moment. A hold that moves from one table to another in one transaction stands in one of
+-- them at every moment, but not in one of them at two. unasked: watches whose tables could not be locked, and why.
+CREATE FUNCTION afterdelete.ask_at_one_moment(targets text[], every boolean, unasked bigint[], reasons text[])
 RETURNS TABLE (n integer, exact boolean, watch bigint, relation regclass, key jsonb, held text, problem text)
-LANGUAGE plpgsql SECURITY DEFINER
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '2s'
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_mergejoin = off SET jit = off AS $$
 DECLARE
@@ -253,6 +255,7 @@ BEGIN
   beginning := afterdelete.common_beginning(forms);
   FOR w IN SELECT * FROM afterdelete.watched o WHERE starts_with(o.prefix, beginning) OR starts_with(beginning, o.prefix) ORDER BY o.id LOOP
     BEGIN
+      IF w.id = ANY (unasked) THEN RAISE EXCEPTION '%', reasons[array_position(unasked, w.id)]; END IF;
       SELECT array_agg(u.n), array_agg(u.form) INTO numbers, asked
         FROM unnest(forms) WITH ORDINALITY AS u (form, n) WHERE starts_with(u.form, w.prefix);
       IF numbers IS NOT NULL THEN
@@ -276,6 +279,31 @@ BEGIN
          WHERE u.form ~ w.exact_pattern OR u.stem ~ w.above_pattern;
     END;
   END LOOP;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.ask_at_one_moment(text[], boolean, bigint[], text[]) IS 'What ask_holders asks, once it has locked the tables.';
+
+-- The locks come before the snapshot: whoever waits for a TRUNCATE with a snapshot from before it sees no rows at all, neither
+-- those that were there nor where they went.
+CREATE FUNCTION afterdelete.ask_holders(targets text[], every boolean DEFAULT false)
+RETURNS TABLE (n integer, exact boolean, watch bigint, relation regclass, key jsonb, held text, problem text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+  w record;
+  unasked bigint[];
+  reasons text[];
+  beginning text := afterdelete.common_beginning(ARRAY(SELECT afterdelete.guarded_form(t.target) FROM unnest(targets) AS t (target)));
+BEGIN
+  FOR w IN SELECT o.id, o.relation FROM afterdelete.watched o WHERE starts_with(o.prefix, beginning) OR starts_with(beginning, o.prefix) ORDER BY o.id LOOP
+    BEGIN
+      EXECUTE format('LOCK TABLE %s IN ACCESS SHARE MODE', w.relation);
+    EXCEPTION WHEN OTHERS THEN
+      unasked := unasked || w.id;
+      reasons := reasons || SQLERRM;
+    END;
+  END LOOP;
+  RETURN QUERY SELECT * FROM afterdelete.ask_at_one_moment(targets, every, unasked, reasons);
 END
 $$;
 COMMENT ON FUNCTION afterdelete.ask_holders(text[], boolean) IS
