@@ -8,13 +8,10 @@
 --   The writer did not get it: a daemon sleeps, or is about to, and listens already: notify.
 -- A flag in a table instead of the lock loses wake-ups.
 CREATE FUNCTION afterdelete.wake() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-  stores text[];
 BEGIN
   -- One statement may name many stores, and each lock is a place in a table of fixed size: above 16, just notify.
-  SELECT array_agg(d.store) INTO stores FROM (SELECT DISTINCT i.store FROM inserted i LIMIT 17) d;
-  IF cardinality(stores) > 16
-     OR NOT (SELECT bool_and(pg_try_advisory_xact_lock_shared(1634104420, hashtext(s))) FROM unnest(stores) AS s)
+  IF (SELECT count(*) > 16 OR NOT bool_and(pg_try_advisory_xact_lock_shared(1634104420, hashtext(d.store)))
+        FROM (SELECT DISTINCT i.store FROM inserted i LIMIT 17) d)
   THEN
     PERFORM pg_notify('afterdelete', '');
   END IF;
