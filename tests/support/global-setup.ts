@@ -3,6 +3,7 @@ import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
 import { migrate } from '../../src/outbox/migrate.ts';
+import { serveMajors } from './majors.ts';
 import { quickPlace } from './memory.ts';
 import { type PostgresServer, startPostgres } from './postgres.ts';
 import { databaseUrl, execute } from './server.ts';
@@ -13,6 +14,8 @@ declare module 'vitest' {
     serverUrl: string;
     /** Name of the database to clone: the schema is in it. */
     template: string;
+    /** Where the connection string of a server of each major is to be had. */
+    majors: string;
   }
 }
 
@@ -25,7 +28,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await migrate(databaseUrl(serverUrl, template));
   project.provide('serverUrl', serverUrl);
   project.provide('template', template);
+  const majors = await serveMajors();
+  project.provide('majors', majors.url);
   return async () => {
+    await majors.close();
     if (server) await server.destroy();
     else await execute(serverUrl, `DROP DATABASE IF EXISTS ${template} WITH (FORCE)`);
   };

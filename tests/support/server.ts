@@ -1,10 +1,14 @@
 /** The server that tests have databases on: one statement at a time, and the addresses of its databases. */
 import pg from 'pg';
 
-/** The same server, another database. */
-export function databaseUrl(url: string, database: string): string {
+/** The same server, another database; as another role, whose password is its name. */
+export function databaseUrl(url: string, database: string, role?: string): string {
   const other = new URL(url);
   other.pathname = `/${database}`;
+  if (role !== undefined) {
+    other.username = role;
+    other.password = role;
+  }
   return other.href;
 }
 
