@@ -119,19 +119,25 @@ COMMENT ON FUNCTION afterdelete.template_parts(text) IS
   'file''s path begins, so that its values must begin with a slash.';
 
 -- The kinds of columns whose text form depends on no setting.
-CREATE FUNCTION afterdelete.placeholder_kind(type oid) RETURNS text LANGUAGE sql STABLE AS $$
-  WITH RECURSIVE base (oid, typtype, typbasetype) AS (
-    SELECT t.oid, t.typtype, t.typbasetype FROM pg_catalog.pg_type t WHERE t.oid = type
-    UNION ALL
-    SELECT t.oid, t.typtype, t.typbasetype FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
-  )
-  SELECT CASE WHEN b.typtype = 'e' THEN 'enum'
-              WHEN b.oid IN ('text'::regtype, 'varchar'::regtype) THEN 'text'
-              WHEN b.oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'integer'
-              WHEN b.oid = 'numeric'::regtype THEN 'numeric'
-              WHEN b.oid = 'uuid'::regtype THEN 'uuid'
-              WHEN b.oid = 'bool'::regtype THEN 'boolean' END
-    FROM base b WHERE b.typtype <> 'd'
+CREATE FUNCTION afterdelete.placeholder_kind(type oid) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  base oid := type;
+  form "char";
+BEGIN
+  LOOP
+    CASE
+      WHEN base IN ('text'::regtype, 'varchar'::regtype) THEN RETURN 'text';
+      WHEN base IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN RETURN 'integer';
+      WHEN base = 'numeric'::regtype THEN RETURN 'numeric';
+      WHEN base = 'uuid'::regtype THEN RETURN 'uuid';
+      WHEN base = 'bool'::regtype THEN RETURN 'boolean';
+      ELSE
+        SELECT t.typtype, t.typbasetype INTO form, base FROM pg_catalog.pg_type t WHERE t.oid = base;
+        IF form = 'e' THEN RETURN 'enum'; END IF;
+        IF form IS DISTINCT FROM 'd' THEN RETURN NULL; END IF;
+    END CASE;
+  END LOOP;
+END
 $$;
 COMMENT ON FUNCTION afterdelete.placeholder_kind(oid) IS 'text, integer, numeric, uuid, boolean or enum; NULL for a type that no placeholder may have. A domain counts as what it is made of.';
 
