@@ -229,8 +229,9 @@ BEGIN
     PERFORM afterdelete.watch_error(format('%I, who owns the schema afterdelete, has no USAGE on the schema %s', current_user, r.space),
       format('GRANT USAGE ON SCHEMA %s TO %I', r.space, current_user));
   END IF;
-  IF row_security_active(relation) THEN
-    PERFORM afterdelete.watch_error(format('row-level security hides rows of %s from %I, who owns the schema afterdelete', relation, current_user),
+  SELECT t.oid::regclass AS member INTO r FROM afterdelete.relation_tree(relation) AS t (oid) WHERE row_security_active(t.oid) LIMIT 1;
+  IF FOUND THEN
+    PERFORM afterdelete.watch_error(format('row-level security hides rows of %s from %I, who owns the schema afterdelete', r.member, current_user),
       format('The guard must see every row: ALTER ROLE %I BYPASSRLS, or let %I own the table.', current_user, current_user));
   END IF;
 END
@@ -314,6 +315,7 @@ DECLARE
   condition_columns text[];
   careful boolean := false;
   missing record;
+  other record;
 BEGIN
   -- One at a time, and none beside an unwatch.
   PERFORM pg_advisory_xact_lock(1634104420, hashtext('afterdelete.watch'));
@@ -323,8 +325,12 @@ BEGIN
     PERFORM afterdelete.watch_error(format('delay is %s', coalesce(delay::text, 'NULL')), 'It is an interval from 0 to 100 years.');
   END IF;
   -- A table that was dropped and made anew under its name is declared anew.
-  DELETE FROM afterdelete.watched o
-   WHERE o.template = watch.template AND o.relation_name = relation::text AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = o.relation);
+  FOR other IN
+    DELETE FROM afterdelete.watched o
+     WHERE o.template = watch.template AND o.relation_name = relation::text AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = o.relation) RETURNING o.id
+  LOOP
+    PERFORM afterdelete.drop_capture(other.id);
+  END LOOP;
   SELECT * INTO before FROM afterdelete.watched o WHERE o.relation = watch.relation AND o.template = watch.template;
 
   w.id := coalesce(before.id, nextval(pg_get_serial_sequence('afterdelete.watched', 'id')));
@@ -362,11 +368,11 @@ BEGIN
   FOR missing IN SELECT * FROM afterdelete.missing_triggers(w) LOOP
     EXECUTE missing.declaration;
   END LOOP;
-  -- Both must be able to run, or the declaration is no good.
+  -- Both must be able to run, or the declaration is no good. Only planned: nobody can write to the table meanwhile.
   BEGIN
-    EXECUTE afterdelete.fill_query(w, w.exact_query, false) USING '{}'::integer[], '{}'::text[];
-    IF w.below_query IS NOT NULL THEN EXECUTE afterdelete.fill_query(w, w.below_query, false) USING '{}'::integer[], '{}'::text[]; END IF;
-    EXECUTE format('SELECT FROM (%s) h LIMIT 0', afterdelete.held_by(w, 'ONLY ' || relation));
+    EXECUTE 'EXPLAIN ' || afterdelete.fill_query(w, w.exact_query, false) USING '{}'::integer[], '{}'::text[];
+    IF w.below_query IS NOT NULL THEN EXECUTE 'EXPLAIN ' || afterdelete.fill_query(w, w.below_query, false) USING '{}'::integer[], '{}'::text[]; END IF;
+    EXECUTE 'EXPLAIN ' || afterdelete.held_by(w, 'ONLY ' || relation);
   EXCEPTION WHEN OTHERS THEN
     IF afterdelete.is_applications_error(SQLSTATE) THEN RAISE; END IF;
     PERFORM afterdelete.watch_error(format('%s cannot be asked about %L: %s', relation, template, SQLERRM));

@@ -550,7 +550,7 @@ BEGIN
       RETURN NEXT;
     END LOOP;
     BEGIN
-      EXECUTE afterdelete.fill_query(w, w.exact_query, false) USING '{}'::integer[], '{}'::text[];
+      EXECUTE 'EXPLAIN ' || afterdelete.fill_query(w, w.exact_query, false) USING '{}'::integer[], '{}'::text[];
       broken := false;
       advice := afterdelete.index_advice(w);
       IF advice IS NOT NULL THEN
