@@ -50,7 +50,7 @@ COMMENT ON COLUMN afterdelete.watched.declared_by IS 'Who declared it.';
 -- The rules of a target as expressions: the constraints of the domain, taken from the domain itself, so that there is one
 -- truth. A trigger must know before it writes, because an error in it would be the application's.
 CREATE FUNCTION afterdelete.target_rules(subject text, OUT name text, OUT expression text) RETURNS SETOF record LANGUAGE sql STABLE AS $$
-  SELECT c.conname::text, replace(substring(pg_get_constraintdef(c.oid) FROM '^CHECK (\(.*\))$'), 'VALUE', format('(%s COLLATE "C")', subject))
+  SELECT c.conname::text, replace(substring(pg_get_constraintdef(c.oid) FROM E'^CHECK (\\(.*\\))$'), 'VALUE', format('(%s COLLATE "C")', subject))
     FROM pg_catalog.pg_constraint c WHERE c.contypid = 'afterdelete.target'::regtype ORDER BY c.conname
 $$;
 COMMENT ON FUNCTION afterdelete.target_rules(text) IS 'The rules of afterdelete.target as expressions over subject.';
@@ -93,7 +93,7 @@ BEGIN
   n := 0;
   LOOP
     n := n + 1;
-    found := regexp_match(rest, '^([^{}]*)\{(\+?)([^{}]*)\}');
+    found := regexp_match(rest, E'^([^{}]*)\\{(\\+?)([^{}]*)\\}');
     EXIT WHEN found IS NULL;
     literal := found[1];
     slashes := found[2] = '+';
@@ -156,6 +156,13 @@ CREATE FUNCTION afterdelete.is_trusted(role oid) RETURNS boolean LANGUAGE sql ST
 $$;
 COMMENT ON FUNCTION afterdelete.is_trusted(oid) IS 'Whether a role''s functions may run with the rights of the schema''s owner: its own and those of superusers.';
 
+-- Constants are written in the style of the session, and read in that of another one.
+CREATE FUNCTION afterdelete.shown_predicate(index oid) RETURNS text LANGUAGE sql STABLE
+SET DateStyle = 'ISO' SET IntervalStyle = 'postgres' SET extra_float_digits = 3 AS $$
+  SELECT pg_get_expr(i.indpred, i.indrelid) FROM pg_catalog.pg_index i WHERE i.indexrelid = index
+$$;
+COMMENT ON FUNCTION afterdelete.shown_predicate(oid) IS 'The predicate of an index in words that mean the same in every session.';
+
 -- A condition is tried as the predicate of an index on a table of the same columns: PostgreSQL itself says whether it is
 -- immutable and names only its own row, and which columns and functions it depends on.
 CREATE FUNCTION afterdelete.read_condition(relation regclass, condition text, OUT canonical text, OUT columns text[], OUT careful boolean)
@@ -167,13 +174,15 @@ DECLARE
 BEGIN
   EXECUTE format('CREATE TABLE afterdelete.condition_of_a_watch (LIKE %s)', relation);
   BEGIN
-    EXECUTE format('CREATE INDEX condition_of_a_watch_index ON afterdelete.condition_of_a_watch ((1)) WHERE (%s)', condition);
+    EXECUTE format('CREATE INDEX condition_of_a_watch_index ON afterdelete.condition_of_a_watch ((1)) WHERE (%s' || E'\n' || ')', condition);
   EXCEPTION WHEN OTHERS THEN
     PERFORM afterdelete.watch_error(format('the condition %L cannot be used on %s: %s', condition, relation, SQLERRM),
       'A condition is immutable and names only columns of its own row, e.g. deleted_at IS NULL. Names outside pg_catalog are written in full.');
   END;
   index_oid := 'afterdelete.condition_of_a_watch_index'::regclass;
-  SELECT pg_get_expr(i.indpred, i.indrelid), i.indpred::text INTO canonical, nodes FROM pg_index i WHERE i.indexrelid = index_oid;
+  -- What is always true leaves no predicate.
+  canonical := coalesce(afterdelete.shown_predicate(index_oid), 'true');
+  SELECT coalesce(i.indpred::text, '') INTO nodes FROM pg_index i WHERE i.indexrelid = index_oid;
   SELECT array_agg(a.attname::text) INTO columns
     FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
    WHERE d.classid = 'pg_class'::regclass AND d.objid = index_oid AND d.refobjid = 'afterdelete.condition_of_a_watch'::regclass AND d.refobjsubid > 0;
@@ -182,10 +191,25 @@ BEGIN
     LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
     JOIN pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
    WHERE d.classid = 'pg_class'::regclass AND d.objid = index_oid AND NOT afterdelete.is_trusted(p.proowner) LIMIT 1;
+  -- A domain's constraints are checked when a value becomes one, and they may change.
+  IF stranger IS NULL AND nodes LIKE '%{COERCETODOMAIN %' THEN
+    WITH RECURSIVE domain (oid) AS (
+      SELECT d.refobjid FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = index_oid AND d.refclassid = 'pg_type'::regclass
+      UNION
+      SELECT t.typbasetype FROM domain d JOIN pg_type t ON t.oid = d.oid WHERE t.typtype = 'd'
+    )
+    SELECT format('the constraints of %s, which belongs to %s', t.oid::regtype, t.typowner::regrole) INTO stranger
+      FROM domain d JOIN pg_type t ON t.oid = d.oid WHERE t.typtype = 'd' AND NOT afterdelete.is_trusted(t.typowner) LIMIT 1;
+  END IF;
   DROP TABLE afterdelete.condition_of_a_watch;
+  IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = ANY (columns) AND a.attgenerated = 'v') THEN
+    PERFORM afterdelete.watch_error(format('the column %I of %s is a virtual generated column, which no trigger sees',
+        (SELECT min(a.attname) FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = ANY (columns) AND a.attgenerated = 'v'), relation),
+      'Declare it GENERATED ALWAYS AS (...) STORED.');
+  END IF;
   IF stranger IS NOT NULL THEN
     PERFORM afterdelete.watch_error(format('the condition calls %s, who could run anything as %s through it', stranger, current_user),
-      format('Let the function belong to %I.', current_user));
+      format('Let it belong to %I.', current_user));
   END IF;
   IF coalesce(cardinality(columns), 0) = 0 AND canonical <> 'true' THEN
     PERFORM afterdelete.watch_error(format('the condition %L names no column of %s', condition, relation), 'Leave it out, if every row holds.');
@@ -307,7 +331,8 @@ $$;
 COMMENT ON FUNCTION afterdelete.missing_triggers(afterdelete.watched) IS 'The triggers that a watch needs and does not have, with the statements that make them.';
 
 CREATE FUNCTION afterdelete.watch(relation regclass, template text, condition text DEFAULT 'true', delay interval DEFAULT '0', prune_parents integer DEFAULT 0)
-RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET quote_all_identifiers = off AS $$
 #variable_conflict use_variable
 DECLARE
   w afterdelete.watched;
