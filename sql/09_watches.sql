@@ -386,10 +386,10 @@ BEGIN
                  'capture_' || w.id, afterdelete.capture_code(w, careful));
   EXECUTE format('REVOKE EXECUTE ON FUNCTION afterdelete.%I() FROM PUBLIC', 'capture_' || w.id);
   EXECUTE format('COMMENT ON FUNCTION afterdelete.%I() IS %L', 'capture_' || w.id, format('Writes cleanups for what rows of %s held.', relation));
-  IF w.each_row THEN
-    -- Whoever makes a partition needs it, or could make none. It writes nothing for tables that do not belong to the watch.
-    EXECUTE format('GRANT EXECUTE ON FUNCTION afterdelete.%I() TO %s', 'capture_' || w.id, (SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = relation));
-  END IF;
+  -- Whoever makes a partition needs it, or could make none. It writes nothing for tables that do not belong to the watch.
+  FOR other IN SELECT DISTINCT c.relowner::regrole AS owner FROM afterdelete.relation_tree(relation) AS t (oid) JOIN pg_class c ON c.oid = t.oid WHERE c.relkind = 'p' LOOP
+    EXECUTE format('GRANT EXECUTE ON FUNCTION afterdelete.%I() TO %s', 'capture_' || w.id, other.owner);
+  END LOOP;
   FOR missing IN SELECT * FROM afterdelete.missing_triggers(w) LOOP
     EXECUTE missing.declaration;
   END LOOP;

@@ -538,9 +538,15 @@ BEGIN
       problem := 'the table was made a partition, or inherits, since it was declared: some statements are not captured';
       RETURN NEXT;
     END IF;
-    SELECT string_agg(format('%s of %s', upper(m.event), m.relation), ', ') INTO problem FROM afterdelete.missing_triggers(w) m;
+    SELECT string_agg(format('%s of %s', upper(m.event), m.relation), ', ' ORDER BY m.relation::text, m.event) INTO problem FROM afterdelete.missing_triggers(w) m;
     IF problem IS NOT NULL THEN
       problem := 'not captured, because there is no trigger: ' || problem;
+      RETURN NEXT;
+    END IF;
+    SELECT string_agg(format('%s, who owns %s, can make no partitions of it', c.relowner::regrole, c.oid::regclass), '; ' ORDER BY c.oid::regclass::text) INTO problem
+      FROM afterdelete.relation_tree(w.relation) AS t (oid) JOIN pg_class c ON c.oid = t.oid
+     WHERE c.relkind = 'p' AND NOT has_function_privilege(c.relowner, format('afterdelete.capture_%s()', w.id), 'EXECUTE');
+    IF problem IS NOT NULL THEN
       RETURN NEXT;
     END IF;
     FOR problem, remedy IN
