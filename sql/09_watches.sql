@@ -141,6 +141,17 @@ END
 $$;
 COMMENT ON FUNCTION afterdelete.placeholder_kind(oid) IS 'text, integer, numeric, uuid, boolean or enum; NULL for a type that no placeholder may have. A domain counts as what it is made of.';
 
+-- As their type writes it, whatever the session's settings and casts; texts byte by byte, whatever their collation. They are cut
+-- where no target is that long: two values of a gigabyte each cannot be put together.
+CREATE FUNCTION afterdelete.column_text(reference text, type oid) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT CASE afterdelete.placeholder_kind(type)
+           WHEN 'text' THEN format('left(%s, 4097) COLLATE "C"', reference)
+           -- Not a cast, which could be a function of the type's owner.
+           WHEN 'enum' THEN format('CASE WHEN %1$s IS NOT NULL THEN concat(%1$s) END COLLATE "C"', reference)
+           ELSE reference || '::text' END
+$$;
+COMMENT ON FUNCTION afterdelete.column_text(text, oid) IS 'The expression that gives the value of a column as it stands in a target.';
+
 CREATE FUNCTION afterdelete.relation_tree(relation oid) RETURNS SETOF oid LANGUAGE sql STABLE AS $$
   WITH RECURSIVE tree (oid) AS (
     SELECT relation

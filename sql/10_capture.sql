@@ -68,10 +68,7 @@ COMMENT ON FUNCTION afterdelete.rendering_fault(text, text, jsonb) IS 'Why a row
 
 CREATE FUNCTION afterdelete.rendering(w afterdelete.watched) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT string_agg(concat_ws(' || ', CASE WHEN p.literal <> '' THEN quote_literal(p.literal) || '::text' END,
-                                      -- Cut where no target is that long: two values of a gigabyte each cannot be put together.
-                                      CASE WHEN p.name IS NULL THEN NULL
-                                           WHEN afterdelete.placeholder_kind(a.atttypid) = 'text' THEN format('left(t.%I, 4097)', p.name)
-                                           ELSE format('t.%I::text', p.name) END),
+                                      CASE WHEN p.name IS NOT NULL THEN afterdelete.column_text(format('t.%I', p.name), a.atttypid) END),
                     ' || ' ORDER BY p.n)
     FROM afterdelete.template_parts(w.template) p
     LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = w.relation AND a.attname = p.name
@@ -79,48 +76,50 @@ CREATE FUNCTION afterdelete.rendering(w afterdelete.watched) RETURNS text LANGUA
 $$;
 COMMENT ON FUNCTION afterdelete.rendering(afterdelete.watched) IS 'The expression over the columns of t that renders a watch''s template.';
 
--- Values of integers, uuids and booleans always make a target; those of texts, enums and numerics must be looked at.
-CREATE FUNCTION afterdelete.doubtful_columns(w afterdelete.watched, OUT name text, OUT fault text) RETURNS SETOF record LANGUAGE sql STABLE AS $$
-  SELECT DISTINCT ON (p.name) p.name,
-         concat_ws(' OR ', format('t.%I::text = %L', p.name, ''),
-                   CASE WHEN NOT bool_and(p.slashes) THEN format('strpos(t.%I::text, %L) > 0', p.name, '/') END,
-                   CASE WHEN bool_or(p.rooted) THEN format('left(t.%I::text, 1) <> %L', p.name, '/') END)
-    FROM afterdelete.template_parts(w.template) p
-    JOIN pg_catalog.pg_attribute a ON a.attrelid = w.relation AND a.attname = p.name
-   WHERE afterdelete.placeholder_kind(a.atttypid) IN ('text', 'enum', 'numeric')
-   GROUP BY p.name
+-- Values of integers, uuids and booleans always make a target; those of texts, enums and numerics must be looked at. They go by
+-- v1, v2 and so on, because a name put together of theirs might be too long.
+CREATE FUNCTION afterdelete.doubtful_columns(w afterdelete.watched, OUT name text, OUT value text, OUT alias text, OUT fault text) RETURNS SETOF record LANGUAGE sql STABLE AS $$
+  SELECT d.name, d.value, d.alias,
+         concat_ws(' OR ', format('e.%s = %L', d.alias, ''),
+                   CASE WHEN NOT d.slashes THEN format('strpos(e.%s, %L) > 0', d.alias, '/') END,
+                   CASE WHEN d.rooted THEN format('left(e.%s, 1) <> %L', d.alias, '/') END)
+    FROM (SELECT p.name, afterdelete.column_text(format('t.%I', p.name), a.atttypid) AS value, 'v' || row_number() OVER (ORDER BY p.name) AS alias,
+                 bool_and(p.slashes) AS slashes, bool_or(p.rooted) AS rooted
+            FROM afterdelete.template_parts(w.template) p
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = w.relation AND a.attname = p.name
+           WHERE afterdelete.placeholder_kind(a.atttypid) IN ('text', 'enum', 'numeric')
+           GROUP BY p.name, a.atttypid) d
 $$;
-COMMENT ON FUNCTION afterdelete.doubtful_columns(afterdelete.watched) IS 'The placeholders whose values may make no target, with the expression over t that tells.';
+COMMENT ON FUNCTION afterdelete.doubtful_columns(afterdelete.watched) IS 'The placeholders whose values may make no target: their value over t, its alias, and the expression over e that tells.';
 
 CREATE FUNCTION afterdelete.held_by(w afterdelete.watched, source text) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT format('SELECT %s AS target%s%s FROM %s t WHERE (%s)', afterdelete.rendering(w),
-                coalesce(', (' || string_agg(d.fault, ' OR ' ORDER BY d.name) || ') AS faulty', ''),
-                string_agg(format(', t.%I::text AS %I', d.name, 'value of ' || d.name), '' ORDER BY d.name),
-                source, w.condition)
+  SELECT format('SELECT %s AS target%s FROM %s t WHERE (%s)', afterdelete.rendering(w),
+                string_agg(format(', %s AS %s', d.value, d.alias), '' ORDER BY d.name), source, w.condition)
     FROM afterdelete.doubtful_columns(w) d
 $$;
-COMMENT ON FUNCTION afterdelete.held_by(afterdelete.watched, text) IS 'The query for what the rows of a source hold: target, and whether it is faulty.';
+COMMENT ON FUNCTION afterdelete.held_by(afterdelete.watched, text) IS 'The query for what the rows of a source hold: target, and the values that may make none.';
 
 -- What of the ended holds is good goes into pending, the rest is buried. OFFSET 0: each row is rendered once.
 CREATE FUNCTION afterdelete.capture_insert(w afterdelete.watched, ended text, source text) RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
   -- What would be read as another host stands on record under the template.
-  shown text := (SELECT format('CASE WHEN left(e.%I, 1) = %L THEN e.target ELSE %L END', 'value of ' || p.name, '/', afterdelete.shown_template(w.template))
-                   FROM afterdelete.template_parts(w.template) p WHERE p.rooted);
-  fields text := (SELECT string_agg(format('%L, e.%I', d.name, 'value of ' || d.name), ', ' ORDER BY d.name) FROM afterdelete.doubtful_columns(w) d);
+  shown text := (SELECT format('CASE WHEN left(e.%s, 1) = %L THEN e.target ELSE %L END', d.alias, '/', afterdelete.shown_template(w.template))
+                   FROM afterdelete.template_parts(w.template) p JOIN afterdelete.doubtful_columns(w) d USING (name) WHERE p.rooted);
+  faulty text := (SELECT string_agg(d.fault, ' OR ' ORDER BY d.name) FROM afterdelete.doubtful_columns(w) d);
+  fields text := (SELECT format('jsonb_object(ARRAY[%s], ARRAY[%s])', string_agg(quote_literal(d.name), ', ' ORDER BY d.name), string_agg('e.' || d.alias, ', ' ORDER BY d.name)) FROM afterdelete.doubtful_columns(w) d);
   pending text := format('INSERT INTO afterdelete.pending_file_cleanup (target, run_at, prune_parents, source) SELECT e.target, now()%s, %s, %L',
                          CASE WHEN w.delay <> '0' THEN format(' + %L::interval', w.delay) END, w.prune_parents, source);
 BEGIN
-  IF fields IS NULL THEN RETURN format('%s FROM (%s) e WHERE e.target IS NOT NULL', pending, ended); END IF;
+  IF faulty IS NULL THEN RETURN format('%s FROM (%s) e WHERE e.target IS NOT NULL', pending, ended); END IF;
   RETURN format('WITH ended AS MATERIALIZED (
-        SELECT e.*, e.faulty OR NOT (%s) AS bad FROM (%s OFFSET 0) e WHERE e.target IS NOT NULL
+        SELECT e.*, %s OR NOT (%s) AS bad FROM (%s OFFSET 0) e WHERE e.target IS NOT NULL
       ), buried AS (
         INSERT INTO afterdelete.dead_file_cleanup (target, prune_parents, source, last_error, final)
-        SELECT %s, %s, %L, afterdelete.rendering_fault(%L, e.target, jsonb_build_object(%s)), true FROM ended e WHERE e.bad
+        SELECT %s, %s, %L, afterdelete.rendering_fault(%L, e.target, %s), true FROM ended e WHERE e.bad
       )
       %s FROM ended e WHERE NOT e.bad',
     -- Its scheme stands in the template.
-    (SELECT string_agg(r.expression, ' AND ' ORDER BY r.name) FROM afterdelete.target_rules('e.target') r WHERE r.name <> 'target_has_a_scheme'),
+    faulty, (SELECT string_agg(r.expression, ' AND ' ORDER BY r.name) FROM afterdelete.target_rules('e.target') r WHERE r.name <> 'target_has_a_scheme'),
     ended, coalesce(shown, 'e.target'), w.prune_parents, source, w.template, fields, pending);
 END
 $$;

@@ -82,7 +82,7 @@ COMMENT ON FUNCTION afterdelete.is_unambiguous(afterdelete.watched, text) IS 'Wh
 CREATE FUNCTION afterdelete.lookup(name text, kind text, value text, slash boolean) RETURNS text LANGUAGE sql IMMUTABLE RETURN
   CASE kind
     WHEN 'integer' THEN format('t.%1$I = CASE WHEN %2$s::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN %2$s::bigint END', name, value)
-    WHEN 'enum' THEN CASE WHEN slash THEN NULL ELSE format('t.%I::text = %s', name, value) END
+    WHEN 'enum' THEN CASE WHEN slash THEN NULL ELSE format('concat(t.%I) = %s', name, value) END
     WHEN 'text' THEN CASE WHEN slash THEN format('t.%I = ANY (ARRAY[%2$s, %2$s || ''/''])', name, value) ELSE format('t.%I = %s', name, value) END
     ELSE format('t.%I = %s::%s', name, value, kind) END;
 COMMENT ON FUNCTION afterdelete.lookup(text, text, text, boolean) IS 'The comparison of a column with the value that stood in its place; slash: which may lack its trailing slash.';
@@ -97,8 +97,7 @@ COMMENT ON FUNCTION afterdelete.lookups(afterdelete.watched, text, boolean) IS '
 CREATE FUNCTION afterdelete.form_rendering(w afterdelete.watched, form text, alias text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT format(CASE WHEN w.template LIKE 'file://%' AND form ~ E'\x03[0-9]+\x02$' THEN 'regexp_replace(%s, ''/$'', '''') COLLATE "C"' ELSE '(%s) COLLATE "C"' END,
                 string_agg(CASE WHEN m.found[1] IS NOT NULL THEN quote_literal(m.found[1]) || '::text'
-                                WHEN afterdelete.placeholder_kind(a.atttypid) = 'text' THEN format('left(%s%I, 4097)', alias, p.name)
-                                ELSE format('%s%I::text', alias, p.name) END, ' || ' ORDER BY m.place))
+                                ELSE afterdelete.column_text(alias || quote_ident(p.name), a.atttypid) END, ' || ' ORDER BY m.place))
     FROM regexp_matches(form, E'([^\x01-\x03]+)|[\x01\x03]([0-9]+)\x02', 'g') WITH ORDINALITY AS m (found, place)
     LEFT JOIN afterdelete.template_parts(w.template) p ON p.n = m.found[2]::integer
     LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = w.relation AND a.attname = p.name

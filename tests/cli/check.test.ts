@@ -128,7 +128,7 @@ describe('check, of watches', () => {
     const lines = stdout.split('\n').filter(line => line.includes('watch'));
     expect(lines.map(line => line.replace(/unwatch\(\d+/, 'unwatch(OID'))).toEqual([
       "FAIL  watch public.dropped file:///data/dropped/{id}: the table is gone; the guard blocks all that it could have held. Remedy: SELECT afterdelete.unwatch(OID, 'file:///data/dropped/{id}')",
-      "warn  watch public.slow file:///data/{path}-{id}: no index finds its rows: the guard reads the whole table for every batch. Remedy: CREATE INDEX CONCURRENTLY ON public.slow ((('file:///data/'::text || left(path, 4097) || '-'::text || id::text) COLLATE \"C\"))",
+      'warn  watch public.slow file:///data/{path}-{id}: no index finds its rows: the guard reads the whole table for every batch. Remedy: CREATE INDEX CONCURRENTLY ON public.slow (((\'file:///data/\'::text || left(path, 4097) COLLATE "C" || \'-\'::text || id::text) COLLATE "C"))',
       'warn  watch public.slow file://{+path}: no index finds its rows: the guard reads the whole table for every batch. Remedy: CREATE INDEX CONCURRENTLY ON public.slow (path text_pattern_ops)',
       "FAIL  watch public.split file:///data/split/{id}: not captured, because there is no trigger: TRUNCATE of public.split_1. Remedy: SELECT afterdelete.watch('public.split', 'file:///data/split/{id}')",
       'warn  watch public.split file:///data/split/{id}: no index finds its rows: the guard reads the whole table for every batch. Remedy: CREATE INDEX ON public.split (id)',

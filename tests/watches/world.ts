@@ -133,6 +133,22 @@ function makeWorld(major: PostgresMajor): World {
   };
 }
 
+/** A table t (v of a type), watched by a template; holds and deletes one value. */
+export async function deletedValue(
+  world: World,
+  type: string,
+  value: string | null,
+  template = 'file:///data/{v}',
+) {
+  await world.sql(
+    `CREATE TABLE IF NOT EXISTS t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v ${type})`,
+  );
+  await world.watch('t', template);
+  await world.sql('INSERT INTO t (v) VALUES ($1)', [value]);
+  await world.sql('DELETE FROM t');
+  return await world.taken();
+}
+
 /** The rows of the last statement. */
 export function rowsOf<T>(result: pg.QueryResult | pg.QueryResult[]): T[] {
   const last = Array.isArray(result) ? result.at(-1) : result;
