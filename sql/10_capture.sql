@@ -7,13 +7,34 @@
 -- buries what is wrong as a dead row that explains itself. Serialisation failures, deadlocks, cancellations and lack of
 -- resources are never caught: then the statement fails, and row and file stay together.
 
-CREATE FUNCTION afterdelete.row_key(relation oid, fields jsonb) RETURNS jsonb LANGUAGE sql STABLE AS $$
-  SELECT coalesce((SELECT jsonb_object_agg(a.attname, fields -> a.attname::text)
-                     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-                    WHERE i.indrelid = relation AND i.indisprimary),
-                  fields)
+-- Values of types that somebody made are written by the type's own output function: a cast to text or json may be a function of
+-- the type's owner, and would run with the rights of whoever asks.
+CREATE FUNCTION afterdelete.row_key(relation oid, otherwise text[] DEFAULT NULL) RETURNS text LANGUAGE sql STABLE AS $$
+  WITH key (columns) AS (
+    SELECT i.indkey FROM pg_catalog.pg_index i WHERE i.indrelid = relation AND i.indisprimary
+  ), shown AS (
+    SELECT a.attname, a.attnum,
+           CASE WHEN a.atttypid < 16384 OR afterdelete.placeholder_kind(a.atttypid) <> 'enum' THEN format('t.%I', a.attname)
+                ELSE format('CASE WHEN t.%1$I IS NOT NULL THEN concat(t.%1$I) END', a.attname) END AS value,
+           EXISTS (SELECT FROM key) OR a.attlen > 0 AS short
+      FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+       AND CASE WHEN EXISTS (SELECT FROM key) THEN a.attnum = ANY ((SELECT k.columns FROM key k)::smallint[]) ELSE otherwise IS NULL OR a.attname = ANY (otherwise) END
+     -- A function takes 100 arguments.
+     ORDER BY a.attnum LIMIT 40
+  )
+  SELECT format('jsonb_build_object(%s)',
+                string_agg(format(CASE WHEN s.short THEN '%L, %s' ELSE '%L, CASE WHEN pg_column_size(t.%3$I) > 2000 THEN to_jsonb(''(too long)''::text) ELSE to_jsonb(%2$s) END' END,
+                                  s.attname, s.value, s.attname), ', ' ORDER BY s.attnum))
+    FROM shown s
 $$;
-COMMENT ON FUNCTION afterdelete.row_key(oid, jsonb) IS 'The primary key out of a row as JSON; all of the row where its table has none.';
+COMMENT ON FUNCTION afterdelete.row_key(oid, text[]) IS 'The expression over t for a row''s primary key as JSON; for the columns named otherwise (all) where its table has none.';
+
+CREATE FUNCTION afterdelete.keys_query(relation oid, source text) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT format('SELECT string_agg(left(k.key, 500), '', '') || CASE WHEN max(k.total) > 20 THEN format('' and %%s more'', max(k.total) - 20) ELSE '''' END '
+                'FROM (SELECT %s::text AS key, count(*) OVER () AS total FROM %s t LIMIT 20) k', afterdelete.row_key(keys_query.relation), source)
+$$;
+COMMENT ON FUNCTION afterdelete.keys_query(oid, text) IS 'The query for the keys of the rows of a source, in words: 20 of them, and how many more there are. NULL: there is no row.';
 
 CREATE FUNCTION afterdelete.altered_columns(watch bigint, relation oid) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT string_agg(CASE WHEN a.attname IS NULL THEN format('the column %I is not there any more (renamed or dropped?)', c.name)
@@ -21,7 +42,7 @@ CREATE FUNCTION afterdelete.altered_columns(watch bigint, relation oid) RETURNS 
     FROM afterdelete.watched w
    CROSS JOIN unnest(w.columns, w.types) AS c (name, type)
     LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = altered_columns.relation AND a.attname = c.name AND NOT a.attisdropped
-   WHERE w.id = watch AND format_type(a.atttypid, NULL) IS DISTINCT FROM c.type
+   WHERE w.id = watch AND (a.atttypid IS NULL OR a.atttypid IS DISTINCT FROM to_regtype(c.type)::oid)
 $$;
 COMMENT ON FUNCTION afterdelete.altered_columns(bigint, oid) IS 'What of a watch''s columns is not as it was declared; NULL when all is.';
 
@@ -34,20 +55,31 @@ CREATE FUNCTION afterdelete.declaration(w afterdelete.watched) RETURNS text LANG
 $$;
 COMMENT ON FUNCTION afterdelete.declaration(afterdelete.watched) IS 'The statement that declares a watch anew.';
 
+CREATE FUNCTION afterdelete.removal(w afterdelete.watched) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT format('SELECT afterdelete.unwatch(%s, %L)',
+                coalesce((SELECT quote_literal(c.oid::regclass::text) FROM pg_catalog.pg_class c WHERE c.oid = w.relation), w.relation::oid::text), w.template)
+$$;
+COMMENT ON FUNCTION afterdelete.removal(afterdelete.watched) IS 'The statement that removes a watch, also when its table is gone.';
+
 CREATE FUNCTION afterdelete.shown_template(template text) RETURNS text LANGUAGE sql IMMUTABLE RETURN
   regexp_replace(template, '^(file://(\{[^+}]*\})?)\{\+', '\1/{+');
 COMMENT ON FUNCTION afterdelete.shown_template(text) IS 'A template as it stands for a target that nobody knows: with the slash that its values begin with, so that its store is right.';
 
-CREATE FUNCTION afterdelete.capture_failed(watch bigint, operation text, relation oid, why text, keys text) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION afterdelete.capture_failed(watch bigint, operation text, relation oid, why text, keys text, remedy text DEFAULT NULL) RETURNS void LANGUAGE sql AS $$
   INSERT INTO afterdelete.dead_file_cleanup (target, prune_parents, source, last_error, final)
   SELECT afterdelete.shown_template(w.template), w.prune_parents, operation || ' on ' || capture_failed.relation::regclass,
          format('%s on %s: the watch %L could not tell what its rows held, because %s. Nothing was touched: what they held is still stored. '
-                  'Remedy: declare the watch anew for the table as it is (it was: %s), delete by hand what these rows held, and afterdelete.discard() '
-                  'this. Rows: %s',
-                  operation, capture_failed.relation::regclass, w.template, why, afterdelete.declaration(w), coalesce(keys, 'unknown')), true
+                  'Remedy: %s, delete by hand what these rows held, and afterdelete.discard() this. Rows: %s',
+                  operation, capture_failed.relation::regclass, w.template, left(why, 2000),
+                  coalesce(remedy, format('declare the watch anew for the table as it is (it was: %s; if its template changes, remove the old one: %s)',
+                                          afterdelete.declaration(w), afterdelete.removal(w))),
+                  keys), true
     FROM afterdelete.watched w WHERE w.id = watch
 $$;
-COMMENT ON FUNCTION afterdelete.capture_failed(bigint, text, oid, text, text) IS 'Writes one dead row that says which rows'' holds ended without anybody knowing what they held, and why.';
+COMMENT ON FUNCTION afterdelete.capture_failed(bigint, text, oid, text, text, text) IS 'Writes one dead row that says which rows'' holds ended without anybody knowing what they held, and why.';
+
+CREATE FUNCTION afterdelete.one_line(words text) RETURNS text LANGUAGE sql IMMUTABLE RETURN translate(words, E'\n\r', '  ');
+COMMENT ON FUNCTION afterdelete.one_line(text) IS 'A text without line breaks, for a comment.';
 
 CREATE FUNCTION afterdelete.rendering_fault(template text, target text, fields jsonb) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT format('%L rendered to something that is no target: %s. Nothing was touched. The row''s values: %s', template,
@@ -131,9 +163,16 @@ COMMENT ON FUNCTION afterdelete.is_applications_error(text) IS
   'Whether an error is for the application to see: transaction state, serialisation and deadlocks, resources, limits, locks, cancellation, '
   'system and internal errors (PostgreSQL documentation, appendix A).';
 
-CREATE FUNCTION afterdelete.belongs_to_watch(watch bigint, relation oid) RETURNS boolean LANGUAGE sql STABLE AS $$
-  SELECT EXISTS (SELECT FROM afterdelete.watched w
-                  WHERE w.id = watch AND belongs_to_watch.relation IN (SELECT afterdelete.relation_tree(w.relation)))
+CREATE FUNCTION afterdelete.belongs_to_watch(watch bigint, relation oid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  watched oid := (SELECT w.relation FROM afterdelete.watched w WHERE w.id = watch);
+BEGIN
+  IF watched IS NULL AND current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'could not serialize access: a watch of % was declared after the snapshot of this transaction', belongs_to_watch.relation::regclass
+      USING ERRCODE = 'serialization_failure', HINT = 'Run the transaction again.';
+  END IF;
+  RETURN belongs_to_watch.relation IN (SELECT afterdelete.relation_tree(watched));
+END
 $$;
 COMMENT ON FUNCTION afterdelete.belongs_to_watch(bigint, oid) IS 'Whether a table is the one that is watched, or a partition or an inheriting table of it.';
 
@@ -143,47 +182,56 @@ CREATE FUNCTION afterdelete.capture_code(w afterdelete.watched, careful boolean)
 DECLARE
   gone text := 'gone';
   stay text := 'stay';
-  keys text := 'afterdelete.keys_of(TG_RELID, ARRAY(SELECT to_jsonb(t) FROM gone t LIMIT 20), (SELECT count(*) FROM gone))';
-  anything text := 'EXISTS (SELECT FROM gone)';
+  keys text := 'EXECUTE afterdelete.keys_query(TG_RELID, ''gone'') INTO keys';
   leaving text := '';
   body text;
+  guarded text;
 BEGIN
   IF w.each_row THEN
-    gone := (SELECT format('(SELECT %s)', string_agg(format('OLD.%1$I AS %1$I', c), ', ')) FROM unnest(w.columns) c);
-    stay := replace(gone, 'OLD.', 'NEW.');
-    keys := 'afterdelete.keys_of(TG_RELID, ARRAY[to_jsonb(OLD)], 1)';
-    anything := 'true';
+    SELECT format('(SELECT %s)', string_agg(format('OLD.%1$I AS %1$I', c), ', ')), format('(SELECT %s)', string_agg(format('NEW.%1$I AS %1$I', c), ', '))
+      INTO gone, stay FROM unnest(w.columns) c;
+    keys := 'EXECUTE afterdelete.keys_query(TG_RELID, ''(SELECT ($1).*)'') INTO keys USING OLD';
     -- Byte by byte: equal under a collation is not the same path.
     leaving := (SELECT format('IF TG_OP = ''UPDATE'' AND record_image_eq(ROW(%s), ROW(%s)) THEN RETURN NULL; END IF;',
                               string_agg(format('OLD.%I', c), ', '), string_agg(format('NEW.%I', c), ', ')) FROM unnest(w.columns) c);
   END IF;
 
   body := format($sql$
-  IF TG_OP = 'DELETE' THEN
-    %s;
-  ELSE
-    %s;
-  END IF;$sql$,
+      IF TG_OP = 'DELETE' THEN
+        %s;
+      ELSE
+        %s;
+      END IF;
+      RETURN NULL;$sql$,
     afterdelete.capture_insert(w, afterdelete.held_by(w, gone), 'DELETE on ' || w.relation_name),
     -- What is held before and after is taken off, so that paths that are swapped write nothing.
     afterdelete.capture_insert(w, format('SELECT * FROM (%s EXCEPT ALL %s) d', afterdelete.held_by(w, gone), afterdelete.held_by(w, stay)),
                                'UPDATE on ' || w.relation_name));
-  IF careful THEN
-    body := format($sql$
-  BEGIN%s
-  EXCEPTION WHEN OTHERS THEN
-    IF afterdelete.is_applications_error(SQLSTATE) THEN RAISE; END IF;
-    PERFORM afterdelete.capture_failed(%s, TG_OP, TG_RELID, SQLERRM, %s);
-  END;$sql$, body, w.id, keys);
-  END IF;
+  guarded := format($sql$
+    BEGIN%s
+    EXCEPTION WHEN OTHERS THEN
+      IF afterdelete.is_applications_error(SQLSTATE) THEN RAISE; END IF;
+      why := SQLERRM;
+    END;$sql$, body);
+  -- Catalogs are read with the transaction's snapshot, but tables are as they are now: in a transaction older than the change of
+  -- a column, only the error tells. Not for each row: as many subtransactions would be a burden on the whole server.
+  body := CASE WHEN careful THEN guarded WHEN w.each_row THEN body
+               ELSE format($sql$
+    IF current_setting('transaction_isolation') = 'read committed' THEN%s
+    ELSE%s
+    END IF;$sql$, body, guarded) END;
 
   RETURN format($sql$
 -- Watch %1$s: a row of %2$s holds %3$s while %4$s.
 -- Written by afterdelete.watch(): declare it anew instead of editing this.
 #variable_conflict use_column
+DECLARE
+  why text;
+  keys text;
 BEGIN
   -- Whoever can attach this function to another table must not be able to inject targets.
-  IF (SELECT w.relation FROM afterdelete.watched w WHERE w.id = %1$s) IS DISTINCT FROM coalesce(pg_partition_root(TG_RELID), TG_RELID)::oid THEN
+  IF NOT EXISTS (SELECT FROM afterdelete.watched w WHERE w.id = %1$s
+                    AND (w.relation = TG_RELID OR w.relation = pg_partition_root(TG_RELID) OR w.relation IN (SELECT pg_partition_ancestors(TG_RELID)))) THEN
     IF NOT afterdelete.belongs_to_watch(%1$s, TG_RELID) THEN RETURN NULL; END IF;
   END IF;
   IF TG_OP = 'TRUNCATE' THEN
@@ -191,28 +239,30 @@ BEGIN
     RETURN NULL;
   END IF;
   IF %5$s <> (SELECT count(*) FROM pg_attribute a
-       WHERE a.attrelid = TG_RELID AND a.attname = ANY (%6$L) AND (a.attname, format_type(a.atttypid, NULL)) IN (%7$s)) THEN
-    IF %8$s THEN
-      PERFORM afterdelete.capture_failed(%1$s, TG_OP, TG_RELID, afterdelete.altered_columns(%1$s, TG_RELID), %9$s);
-    END IF;
-    RETURN NULL;
+       WHERE a.attrelid = TG_RELID AND a.attname = ANY (%6$L) AND (a.attname, a.atttypid) IN (%7$s)) THEN
+    why := afterdelete.altered_columns(%1$s, TG_RELID);
+  ELSE
+    %8$s%9$s
   END IF;
-  %10$s%11$s
+  -- Here comes only what went wrong.
+  BEGIN
+    %10$s;
+    IF keys IS NULL THEN RETURN NULL; END IF;
+  EXCEPTION WHEN OTHERS THEN
+    IF afterdelete.is_applications_error(SQLSTATE) THEN RAISE; END IF;
+    keys := 'unknown';
+  END;
+  PERFORM afterdelete.capture_failed(%1$s, TG_OP, TG_RELID, why, keys);
   RETURN NULL;
 END
-$sql$, w.id, translate(w.relation_name, E'\n\r', '  '), w.template, translate(w.condition, E'\n\r', '  '), cardinality(w.columns), w.columns,
-    (SELECT string_agg(format('(%L, %L)', c.name, c.type), ', ') FROM unnest(w.columns, w.types) AS c (name, type)),
-    anything, keys, leaving, body);
+$sql$, w.id, afterdelete.one_line(w.relation_name), afterdelete.one_line(w.template), afterdelete.one_line(w.condition), cardinality(w.columns), w.columns,
+    -- By number, because the names of types are quoted as a setting says; types that have no fixed number by name.
+    (SELECT string_agg(format(CASE WHEN to_regtype(c.type)::oid < 16384 THEN '(%L, %s)' ELSE '(%L, to_regtype(%3$L)::oid)' END, c.name, to_regtype(c.type)::oid, c.type), ', ')
+       FROM unnest(w.columns, w.types) AS c (name, type)),
+    leaving, body, keys);
 END
 $$;
 COMMENT ON FUNCTION afterdelete.capture_code(afterdelete.watched, boolean) IS 'The text of a watch''s trigger function. careful: its condition may raise, so that errors of data are caught.';
-
-CREATE FUNCTION afterdelete.keys_of(relation oid, fields jsonb[], total bigint) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT string_agg(left(afterdelete.row_key(relation, f)::text, 500), ', ')
-         || CASE WHEN total > cardinality(fields) THEN format(' and %s more', total - cardinality(fields)) ELSE '' END
-    FROM unnest(fields) AS f
-$$;
-COMMENT ON FUNCTION afterdelete.keys_of(oid, jsonb[], bigint) IS 'The keys of some rows, in words, and how many more there are.';
 
 -- TRUNCATE has no transition tables: the rows are read before they go. Not fast in itself, so it may as well be careful.
 CREATE FUNCTION afterdelete.capture_truncate(watch bigint, relation oid) RETURNS void LANGUAGE plpgsql

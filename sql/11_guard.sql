@@ -192,14 +192,10 @@ COMMENT ON FUNCTION afterdelete.orders_by_bytes(oid) IS 'Whether a collation ord
 
 CREATE FUNCTION afterdelete.fill_query(w afterdelete.watched, query text, every boolean) RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
-  key text := (SELECT string_agg(format('%L, t.%I', a.attname, a.attname), ', ')
-                 FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-                WHERE i.indrelid = w.relation AND i.indisprimary);
   plainly boolean := coalesce(afterdelete.orders_by_bytes((SELECT a.attcollation FROM pg_attribute a WHERE a.attrelid = w.relation AND a.attname = w.prefix_column)), false);
 BEGIN
-  key := coalesce(key, (SELECT string_agg(format('%L, t.%I', c, c), ', ') FROM unnest(w.columns) c));
   query := replace(query, E'\x01relation\x02', w.relation::text);
-  query := replace(query, E'\x01key\x02', format('jsonb_build_object(%s)', key));
+  query := replace(query, E'\x01key\x02', afterdelete.row_key(w.relation, w.columns));
   query := replace(query, E'\x01limit\x02', CASE WHEN every THEN '' ELSE 'LIMIT 1' END);
   query := replace(query, E'\x01from\x02', CASE WHEN plainly THEN '>=' ELSE 'OPERATOR(pg_catalog.~>=~)' END);
   RETURN replace(query, E'\x01before\x02', CASE WHEN plainly THEN '<' ELSE 'OPERATOR(pg_catalog.~<~)' END);
@@ -308,12 +304,6 @@ $$;
 COMMENT ON FUNCTION afterdelete.ask_holders(text[], boolean) IS
   'The live rows that hold targets exactly or something below them, one or two queries a watch. every: all of them, not one a tree. problem: '
   'why a watch could not be asked, for each target that it could hold.';
-
-CREATE FUNCTION afterdelete.removal(w afterdelete.watched) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT format('SELECT afterdelete.unwatch(%s, %L)',
-                coalesce((SELECT quote_literal(c.oid::regclass::text) FROM pg_catalog.pg_class c WHERE c.oid = w.relation), w.relation::oid::text), w.template)
-$$;
-COMMENT ON FUNCTION afterdelete.removal(afterdelete.watched) IS 'The statement that removes a watch, also when its table is gone.';
 
 CREATE FUNCTION afterdelete.ask_or_raise(target text, every boolean) RETURNS TABLE (exact boolean, relation regclass, key jsonb, held text)
 LANGUAGE plpgsql AS $$

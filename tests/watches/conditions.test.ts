@@ -192,6 +192,14 @@ onEveryMajor('a condition that raises', world => {
     ]);
   });
 
+  it('with a long message makes a dead row of a length that can be read', async () => {
+    await world.watch('files', 'file:///data/{path}', { condition: 'note::int > 0' });
+    await world.sql("UPDATE files SET note = repeat('x', 1000000)");
+    await world.as('postgres').sql('DELETE FROM afterdelete.dead_file_cleanup');
+    await world.sql('DELETE FROM files');
+    expect((await world.dead())[0]?.last_error.length).toBeLessThan(5000);
+  });
+
   it('for none of the rows that a statement touches is no trouble', async () => {
     await world.watch('files', 'file:///data/{path}', { condition: '10 / n > 0' });
     await world.sql('DELETE FROM files WHERE n = 1');
