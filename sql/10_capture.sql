@@ -270,26 +270,46 @@ SET row_security = off AS $$
 DECLARE
   w afterdelete.watched;
   member regclass;
+  why text;
+  keys text;
+  blind boolean := false;
 BEGIN
   SELECT * INTO w FROM afterdelete.watched o WHERE o.id = watch;
   FOR member IN
-    -- Those that were attached later have no trigger of their own.
-    SELECT t.oid FROM afterdelete.relation_tree(capture_truncate.relation) AS t (oid)
-     WHERE t.oid = capture_truncate.relation
-        OR NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgname = format('afterdelete_%s_truncate', watch))
+    -- With those below that were attached later and have no trigger of their own.
+    WITH RECURSIVE covered (oid) AS (
+      SELECT capture_truncate.relation
+      UNION
+      SELECT i.inhrelid FROM covered c JOIN pg_inherits i ON i.inhparent = c.oid AND NOT i.inhdetachpending
+       WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = i.inhrelid AND g.tgname = format('afterdelete_%s_truncate', watch))
+    )
+    SELECT c.oid FROM covered v JOIN pg_class c ON c.oid = v.oid WHERE c.relkind <> 'p'
   LOOP
+    blind := current_setting('transaction_isolation') <> 'read committed';
     BEGIN
-      EXECUTE afterdelete.capture_insert(w, afterdelete.held_by(w, 'ONLY ' || member), 'TRUNCATE on ' || w.relation_name);
+      why := afterdelete.altered_columns(watch, member);
+      IF why IS NULL THEN
+        EXECUTE afterdelete.capture_insert(w, afterdelete.held_by(w, 'ONLY ' || member), 'TRUNCATE on ' || w.relation_name);
+        CONTINUE;
+      END IF;
     EXCEPTION WHEN OTHERS THEN
       IF afterdelete.is_applications_error(SQLSTATE) THEN RAISE; END IF;
-      PERFORM afterdelete.capture_failed(watch, 'TRUNCATE', member, SQLERRM, NULL);
+      why := SQLERRM;
     END;
+    BEGIN
+      EXECUTE afterdelete.keys_query(member, 'ONLY ' || member) INTO keys;
+      CONTINUE WHEN keys IS NULL;
+    EXCEPTION WHEN OTHERS THEN
+      IF afterdelete.is_applications_error(SQLSTATE) THEN RAISE; END IF;
+      keys := 'unknown';
+    END;
+    PERFORM afterdelete.capture_failed(watch, 'TRUNCATE', member, why, keys);
   END LOOP;
-  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+  IF blind THEN
     PERFORM afterdelete.capture_failed(watch, 'TRUNCATE', capture_truncate.relation,
       'in ' || upper(current_setting('transaction_isolation')) || ' it cannot see rows that others committed after this transaction''s '
-        || 'snapshot, and TRUNCATE removes those too (its other rows were captured). Run TRUNCATE in READ COMMITTED',
-      'those, if there were any');
+        || 'snapshot, and TRUNCATE removes those too (its other rows were captured)',
+      'those that were committed meanwhile, if there were any', 'run TRUNCATE in READ COMMITTED');
   END IF;
 END
 $$;
