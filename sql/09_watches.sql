@@ -20,6 +20,7 @@ CREATE TABLE afterdelete.watched (
   scan_query    text NOT NULL,
   prefix_column text,
   readable      boolean NOT NULL,
+  whole_query   text NOT NULL,
   declared_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
   declared_by   text NOT NULL DEFAULT session_user,
   UNIQUE (relation, template)
@@ -44,6 +45,7 @@ COMMENT ON COLUMN afterdelete.watched.below_query IS 'How the guard asks which r
 COMMENT ON COLUMN afterdelete.watched.scan_query IS 'The same where no index helps: one pass over the table for a whole batch.';
 COMMENT ON COLUMN afterdelete.watched.prefix_column IS 'The column of {+column}, whose beginnings the guard looks for; it wants an index that can.';
 COMMENT ON COLUMN afterdelete.watched.readable IS 'Whether column values can be read back from what it renders; otherwise rows are found by what they render.';
+COMMENT ON COLUMN afterdelete.watched.whole_query IS 'How what all rows of a table hold is captured, before TRUNCATE.';
 COMMENT ON COLUMN afterdelete.watched.declared_at IS 'When it was declared, or declared anew.';
 COMMENT ON COLUMN afterdelete.watched.declared_by IS 'Who declared it.';
 
@@ -338,6 +340,8 @@ LANGUAGE sql STABLE AS $$
    CROSS JOIN LATERAL (SELECT format('afterdelete_%s_%s', w.id, e.event)) AS n (name)
    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = t.oid AND g.tgname = n.name)
      AND (e.event = 'truncate' OR t.oid = w.relation OR NOT c.relispartition)
+     -- Before PostgreSQL 16 a foreign table has no such trigger.
+     AND (e.event <> 'truncate' OR c.relkind <> 'f' OR current_setting('server_version_num')::integer >= 160000)
 $$;
 COMMENT ON FUNCTION afterdelete.missing_triggers(afterdelete.watched) IS 'The triggers that a watch needs and does not have, with the statements that make them.';
 
@@ -389,6 +393,7 @@ BEGIN
    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
      AND (a.attname = ANY (condition_columns) OR a.attname IN (SELECT p.name FROM afterdelete.template_parts(template) p));
   w := afterdelete.prepare_guard(w);
+  w.whole_query := afterdelete.capture_insert(w, afterdelete.held_by(w, E'ONLY \x01relation\x02'), 'TRUNCATE on ' || w.relation_name);
 
   IF before.each_row <> w.each_row THEN PERFORM afterdelete.drop_capture(before.id); END IF;
   DELETE FROM afterdelete.watched o WHERE o.id = w.id;

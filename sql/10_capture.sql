@@ -264,7 +264,7 @@ END
 $$;
 COMMENT ON FUNCTION afterdelete.capture_code(afterdelete.watched, boolean) IS 'The text of a watch''s trigger function. careful: its condition may raise, so that errors of data are caught.';
 
--- TRUNCATE has no transition tables: the rows are read before they go. Not fast in itself, so it may as well be careful.
+-- TRUNCATE has no transition tables: the rows are read before they go.
 CREATE FUNCTION afterdelete.capture_truncate(watch bigint, relation oid) RETURNS void LANGUAGE plpgsql
 SET row_security = off AS $$
 DECLARE
@@ -289,7 +289,7 @@ BEGIN
     BEGIN
       why := afterdelete.altered_columns(watch, member);
       IF why IS NULL THEN
-        EXECUTE afterdelete.capture_insert(w, afterdelete.held_by(w, 'ONLY ' || member), 'TRUNCATE on ' || w.relation_name);
+        EXECUTE replace(w.whole_query, E'\x01relation\x02', member::text);
         CONTINUE;
       END IF;
     EXCEPTION WHEN OTHERS THEN

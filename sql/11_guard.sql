@@ -539,8 +539,8 @@ BEGIN
       RETURN NEXT;
     END IF;
     FOR problem, remedy IN
-      SELECT format('not captured, because a trigger of %s is disabled', g.tgrelid::regclass), format('ALTER TABLE %s ENABLE TRIGGER %I', g.tgrelid::regclass, g.tgname)
-        FROM pg_trigger g WHERE g.tgfoid = to_regproc(format('afterdelete.capture_%s', w.id)) AND g.tgenabled = 'D'
+      SELECT format('not captured, because a trigger of %s %s', g.tgrelid::regclass, CASE g.tgenabled WHEN 'D' THEN 'is disabled' ELSE 'fires for a replica only' END), format('ALTER TABLE %s ENABLE TRIGGER %I', g.tgrelid::regclass, g.tgname)
+        FROM pg_trigger g WHERE g.tgfoid = to_regproc(format('afterdelete.capture_%s', w.id)) AND g.tgenabled IN ('D', 'R')
     LOOP
       RETURN NEXT;
     END LOOP;

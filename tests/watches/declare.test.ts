@@ -154,6 +154,27 @@ onEveryMajor('watch()', world => {
     expect(await world.sql('SELECT problem FROM afterdelete.watch_problems() WHERE broken')).toEqual([]);
   });
 
+  it.each([
+    ['DISABLE', 'is disabled'],
+    ['ENABLE REPLICA', 'fires for a replica only'],
+  ])(
+    'cannot mend a trigger that the owner of the table set to %s, but check finds it',
+    async (setting, problem) => {
+      const watch = await world.watch('files', 'file:///data/{path}');
+      await world.sql(
+        `ALTER TABLE files ${setting} TRIGGER afterdelete_${watch}_delete; DELETE FROM files WHERE id = 1`,
+      );
+      expect(await world.written()).toEqual([]);
+      const [found] = await world.sql<{ problem: string; remedy: string }>(
+        'SELECT problem, remedy FROM afterdelete.watch_problems() WHERE broken',
+      );
+      expect(found?.problem).toBe(`not captured, because a trigger of app.files ${problem}`);
+      await world.sql(found?.remedy as string);
+      await world.sql('DELETE FROM files');
+      expect(await world.written()).toEqual(['file:///data/b']);
+    },
+  );
+
   it('mends a trigger that somebody dropped', async () => {
     const watch = await world.watch('files', 'file:///data/{path}');
     await world.sql(`DROP TRIGGER afterdelete_${watch}_delete ON files`);

@@ -46,6 +46,8 @@ const COLUMNS = [
   'TG_OP',
   'tg_relid',
   'found',
+  'why',
+  'keys',
   'sqlerrm',
   'sqlstate',
   'id',

@@ -130,6 +130,32 @@ onEveryMajor('a partitioned table', world => {
     },
   );
 
+  it('takes a foreign table for a partition', async () => {
+    await world.as('postgres').sql(
+      `CREATE EXTENSION file_fdw; CREATE SERVER disk FOREIGN DATA WRAPPER file_fdw;
+       CREATE FOREIGN TABLE app.files_f PARTITION OF app.files FOR VALUES IN (9) SERVER disk OPTIONS (filename '/dev/null', format 'csv');
+       GRANT SELECT, TRIGGER ON app.files_f TO keeper`,
+    );
+    try {
+      await world.watch('files', 'file:///data/{path}');
+      await world.watch('files', 'file:///logs/{id}');
+      await world.sql('DELETE FROM files WHERE region = 1; TRUNCATE files_2');
+      expect(await world.written()).toEqual([
+        ...data('a', 'b', 'c'),
+        'file:///logs/1',
+        'file:///logs/2',
+        'file:///logs/3',
+      ]);
+      expect(
+        await world.sql('SELECT problem FROM afterdelete.watch_problems() WHERE problem LIKE $1', [
+          '%trigger%',
+        ]),
+      ).toEqual([]);
+    } finally {
+      await world.as('postgres').sql('DROP EXTENSION file_fdw CASCADE');
+    }
+  });
+
   it('fires nothing on a leaf that was detached', async () => {
     await world.sql(
       "ALTER TABLE files DETACH PARTITION files_1; UPDATE files_1 SET path = 'x'; DELETE FROM files_1",
