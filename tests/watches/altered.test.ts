@@ -241,6 +241,22 @@ onEveryMajor('a table that is altered', world => {
     expect(await world.dead()).toHaveLength(2);
   });
 
+  // Subtransactions row by row would be a burden on the whole server, for a moment that is over with the next transaction.
+  it('by partitions while a transaction with an older snapshot is under way: that one fails whole, and the next goes on', async () => {
+    await world.sql(
+      `CREATE TABLE parts (id int PRIMARY KEY, path text) PARTITION BY RANGE (id);
+       CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (10); INSERT INTO parts VALUES (1, 'a')`,
+    );
+    await world.watch('parts', 'file:///data/{path}');
+    await session.query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1');
+    await world.sql('ALTER TABLE parts RENAME path TO place');
+    await expect(session.query('DELETE FROM parts')).rejects.toMatchObject({ code: '42703' });
+    await session.query('ROLLBACK');
+    expect(await world.sql('SELECT id FROM parts')).toEqual([{ id: 1 }]);
+    await session.query('BEGIN ISOLATION LEVEL REPEATABLE READ; DELETE FROM parts; COMMIT');
+    expect(await world.dead()).toHaveLength(1);
+  });
+
   it('of which no row is known by a key names the row itself', async () => {
     await world.sql('ALTER TABLE files DROP CONSTRAINT files_pkey, DROP COLUMN path');
     await session.query('DELETE FROM files WHERE id = 1');
