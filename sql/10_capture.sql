@@ -132,17 +132,30 @@ $$;
 COMMENT ON FUNCTION afterdelete.held_by(afterdelete.watched, text) IS 'The query for what the rows of a source hold: target, and the values that may make none.';
 
 -- What of the ended holds is good goes into pending, the rest is buried. OFFSET 0: each row is rendered once.
-CREATE FUNCTION afterdelete.capture_insert(w afterdelete.watched, ended text, source text) RETURNS text LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION afterdelete.capture_insert(w afterdelete.watched, ended text, source text, few_faults boolean DEFAULT false) RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
   -- What would be read as another host stands on record under the template.
   shown text := (SELECT format('CASE WHEN left(e.%s, 1) = %L THEN e.target ELSE %L END', d.alias, '/', afterdelete.shown_template(w.template))
                    FROM afterdelete.template_parts(w.template) p JOIN afterdelete.doubtful_columns(w) d USING (name) WHERE p.rooted);
   faulty text := (SELECT string_agg(d.fault, ' OR ' ORDER BY d.name) FROM afterdelete.doubtful_columns(w) d);
   fields text := (SELECT format('jsonb_object(ARRAY[%s], ARRAY[%s])', string_agg(quote_literal(d.name), ', ' ORDER BY d.name), string_agg('e.' || d.alias, ', ' ORDER BY d.name)) FROM afterdelete.doubtful_columns(w) d);
+  -- Its scheme stands in the template.
+  rules text := (SELECT string_agg(r.expression, ' AND ' ORDER BY r.name) FROM afterdelete.target_rules('e.target') r WHERE r.name <> 'target_has_a_scheme');
   pending text := format('INSERT INTO afterdelete.pending_file_cleanup (target, run_at, prune_parents, source) SELECT e.target, now()%s, %s, %L',
                          CASE WHEN w.delay <> '0' THEN format(' + %L::interval', w.delay) END, w.prune_parents, source);
 BEGIN
   IF faulty IS NULL THEN RETURN format('%s FROM (%s) e WHERE e.target IS NOT NULL', pending, ended); END IF;
+  IF few_faults THEN
+    -- One pass for what is good; a second one only if that is not all, for NULLs, the condition, or faults.
+    RETURN format('%s FROM (SELECT e.*, %s OR NOT (%s) AS bad FROM (%s OFFSET 0) e WHERE e.target IS NOT NULL OFFSET 0) e WHERE NOT e.bad;
+        GET DIAGNOSTICS written = ROW_COUNT;
+        IF written < (SELECT count(*) FROM gone) THEN
+          INSERT INTO afterdelete.dead_file_cleanup (target, prune_parents, source, last_error, final)
+          SELECT %s, %s, %L, afterdelete.rendering_fault(%L, e.target, %s), true
+            FROM (%s OFFSET 0) e WHERE e.target IS NOT NULL AND (%s OR NOT (%s));
+        END IF',
+      pending, faulty, rules, ended, coalesce(shown, 'e.target'), w.prune_parents, source, w.template, fields, ended, faulty, rules);
+  END IF;
   RETURN format('WITH ended AS MATERIALIZED (
         SELECT e.*, %s OR NOT (%s) AS bad FROM (%s OFFSET 0) e WHERE e.target IS NOT NULL
       ), buried AS (
@@ -150,12 +163,10 @@ BEGIN
         SELECT %s, %s, %L, afterdelete.rendering_fault(%L, e.target, %s), true FROM ended e WHERE e.bad
       )
       %s FROM ended e WHERE NOT e.bad',
-    -- Its scheme stands in the template.
-    faulty, (SELECT string_agg(r.expression, ' AND ' ORDER BY r.name) FROM afterdelete.target_rules('e.target') r WHERE r.name <> 'target_has_a_scheme'),
-    ended, coalesce(shown, 'e.target'), w.prune_parents, source, w.template, fields, pending);
+    faulty, rules, ended, coalesce(shown, 'e.target'), w.prune_parents, source, w.template, fields, pending);
 END
 $$;
-COMMENT ON FUNCTION afterdelete.capture_insert(afterdelete.watched, text, text) IS 'The statement that writes cleanups for what a query says was held.';
+COMMENT ON FUNCTION afterdelete.capture_insert(afterdelete.watched, text, text, boolean) IS 'The statement that writes cleanups for what a query says was held. few_faults: in PL/pgSQL, for rows of gone, most of which held a target.';
 
 CREATE FUNCTION afterdelete.is_applications_error(state text) RETURNS boolean LANGUAGE sql IMMUTABLE RETURN
   state ~ '^(25|40|53|54|55|57|58|XX)';
@@ -203,7 +214,7 @@ BEGIN
         %s;
       END IF;
       RETURN NULL;$sql$,
-    afterdelete.capture_insert(w, afterdelete.held_by(w, gone), 'DELETE on ' || w.relation_name),
+    afterdelete.capture_insert(w, afterdelete.held_by(w, gone), 'DELETE on ' || w.relation_name, NOT w.each_row),
     -- What is held before and after is taken off, so that paths that are swapped write nothing.
     afterdelete.capture_insert(w, format('SELECT * FROM (%s EXCEPT ALL %s) d', afterdelete.held_by(w, gone), afterdelete.held_by(w, stay)),
                                'UPDATE on ' || w.relation_name));
@@ -226,12 +237,14 @@ BEGIN
 -- Written by afterdelete.watch(): declare it anew instead of editing this.
 #variable_conflict use_column
 DECLARE
+  watched oid;
+  written bigint;
   why text;
   keys text;
 BEGIN
   -- Whoever can attach this function to another table must not be able to inject targets.
-  IF NOT EXISTS (SELECT FROM afterdelete.watched w WHERE w.id = %1$s
-                    AND (w.relation = TG_RELID OR w.relation = pg_partition_root(TG_RELID) OR w.relation IN (SELECT pg_partition_ancestors(TG_RELID)))) THEN
+  watched := (SELECT w.relation FROM afterdelete.watched w WHERE w.id = %1$s);
+  IF watched IS DISTINCT FROM TG_RELID AND watched IS DISTINCT FROM pg_partition_root(TG_RELID) THEN
     IF NOT afterdelete.belongs_to_watch(%1$s, TG_RELID) THEN RETURN NULL; END IF;
   END IF;
   IF TG_OP = 'TRUNCATE' THEN
