@@ -244,7 +244,7 @@ DECLARE
 BEGIN
   -- Whoever can attach this function to another table must not be able to inject targets.
   watched := (SELECT w.relation FROM afterdelete.watched w WHERE w.id = %1$s);
-  IF watched IS DISTINCT FROM TG_RELID AND watched IS DISTINCT FROM pg_partition_root(TG_RELID) THEN
+  IF watched IS NULL OR watched <> TG_RELID AND watched IS DISTINCT FROM pg_partition_root(TG_RELID) THEN
     IF NOT afterdelete.belongs_to_watch(%1$s, TG_RELID) THEN RETURN NULL; END IF;
   END IF;
   IF TG_OP = 'TRUNCATE' THEN
