@@ -1,0 +1,160 @@
+-- Asking who holds: with the indexes that the tables have, all watches in one snapshot.
+
+CREATE FUNCTION afterdelete.orders_by_bytes(collation_of oid) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT CASE WHEN collation_of = '"default"'::regcollation
+              THEN (SELECT d.datlocprovider = 'b' OR (d.datlocprovider = 'c' AND d.datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8'))
+                      FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+              ELSE (SELECT c.collprovider = 'b' OR (c.collprovider = 'c' AND c.collcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8'))
+                      FROM pg_catalog.pg_collation c WHERE c.oid = collation_of) END
+$$;
+COMMENT ON FUNCTION afterdelete.orders_by_bytes(oid) IS 'Whether a collation orders texts by their bytes, so that the beginnings of values are a range of an ordinary index.';
+
+CREATE FUNCTION afterdelete.fill_query(w afterdelete.watched, query text, every boolean) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  plainly boolean := coalesce(afterdelete.orders_by_bytes((SELECT a.attcollation FROM pg_attribute a WHERE a.attrelid = w.relation AND a.attname = w.prefix_column)), false);
+BEGIN
+  query := replace(query, E'\x01relation\x02', w.relation::text);
+  query := replace(query, E'\x01key\x02', afterdelete.row_key(w.relation, w.columns));
+  query := replace(query, E'\x01limit\x02', CASE WHEN every THEN '' ELSE 'LIMIT 1' END);
+  query := replace(query, E'\x01from\x02', CASE WHEN plainly THEN '>=' ELSE 'OPERATOR(pg_catalog.~>=~)' END);
+  RETURN replace(query, E'\x01before\x02', CASE WHEN plainly THEN '<' ELSE 'OPERATOR(pg_catalog.~<~)' END);
+END
+$$;
+COMMENT ON FUNCTION afterdelete.fill_query(afterdelete.watched, text, boolean) IS 'A query of the guard as it is asked now. every: all rows, not one a tree.';
+
+CREATE FUNCTION afterdelete.has_prefix_index(w afterdelete.watched) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_index i
+      JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+     WHERE i.indrelid = w.relation AND i.indisvalid AND i.indpred IS NULL
+       AND (a.attname <> w.prefix_column AND a.attname = ANY (w.columns)
+            OR a.attname = w.prefix_column AND (o.opcname LIKE '%\_pattern\_ops' OR o.opcmethod = (SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'btree')
+                                                AND afterdelete.orders_by_bytes(i.indcollation[0]))))
+$$;
+COMMENT ON FUNCTION afterdelete.has_prefix_index(afterdelete.watched) IS 'Whether an index finds values by their beginnings, or by another column of the template.';
+
+CREATE FUNCTION afterdelete.common_beginning(texts text[]) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  first text;
+  last text;
+  same integer := 0;
+BEGIN
+  SELECT min(t COLLATE "C"), max(t COLLATE "C") INTO first, last FROM unnest(texts) AS t;
+  WHILE same < length(first) AND substr(first, same + 1, 1) = substr(last, same + 1, 1) LOOP same := same + 1; END LOOP;
+  RETURN left(first, same);
+END
+$$;
+COMMENT ON FUNCTION afterdelete.common_beginning(text[]) IS 'With what all of some texts begin.';
+
+-- Where no index helps, a few trees are looked up one by one, and many in one pass over the table.
+-- STABLE: all its queries see one moment. A hold that moves from one table to another in one transaction stands in one of
+-- them at every moment, but not in one of them at two. unasked: watches whose tables could not be locked, and why.
+CREATE FUNCTION afterdelete.ask_at_one_moment(targets text[], every boolean, unasked bigint[], reasons text[])
+RETURNS TABLE (n integer, exact boolean, watch bigint, relation regclass, key jsonb, held text, problem text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '2s'
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_mergejoin = off SET jit = off AS $$
+DECLARE
+  w afterdelete.watched;
+  forms text[];
+  stems text[];
+  numbers integer[];
+  asked text[];
+  beginning text;
+BEGIN
+  SELECT array_agg(f.form ORDER BY t.n), array_agg(CASE WHEN f.form LIKE 'file://%' THEN f.form WHEN right(f.form, 1) = '/' THEN left(f.form, -1) END ORDER BY t.n)
+    INTO forms, stems
+    FROM unnest(targets) WITH ORDINALITY AS t (target, n) CROSS JOIN LATERAL afterdelete.guarded_form(t.target) AS f (form);
+  beginning := afterdelete.common_beginning(forms);
+  FOR w IN SELECT * FROM afterdelete.watched o WHERE starts_with(o.prefix, beginning) OR starts_with(beginning, o.prefix) ORDER BY o.id LOOP
+    BEGIN
+      IF w.id = ANY (unasked) THEN RAISE EXCEPTION '%', reasons[array_position(unasked, w.id)]; END IF;
+      SELECT array_agg(u.n), array_agg(u.form) INTO numbers, asked
+        FROM unnest(forms) WITH ORDINALITY AS u (form, n) WHERE starts_with(u.form, w.prefix);
+      IF numbers IS NOT NULL THEN
+        RETURN QUERY EXECUTE 'SELECT q.n, true, $3, $4, q.key, q.held, NULL::text FROM (' || afterdelete.fill_query(w, w.exact_query, every) || ') q'
+          USING numbers, asked, w.id, w.relation;
+      END IF;
+      SELECT array_agg(u.n), array_agg(u.stem) INTO numbers, asked
+        FROM unnest(stems) WITH ORDINALITY AS u (stem, n) WHERE u.stem ~ w.above_pattern;
+      IF numbers IS NOT NULL THEN
+        RETURN QUERY EXECUTE 'SELECT q.n, false, $3, $4, q.key, q.held, NULL::text FROM ('
+            || afterdelete.fill_query(w, CASE WHEN every OR cardinality(numbers) <= 8 OR w.readable AND (w.prefix_column IS NULL OR afterdelete.has_prefix_index(w))
+                                              THEN w.below_query ELSE w.scan_query END, every) || ') q'
+          USING numbers, asked, w.id, w.relation;
+      END IF;
+    EXCEPTION WHEN OTHERS THEN
+      RETURN QUERY
+        SELECT u.n::integer, false, w.id, w.relation, NULL::jsonb, NULL::text,
+               format('the watch %L on %s cannot be asked: %s. Until it can, it blocks what it could hold. Declare it anew (it was: %s), or remove it: %s',
+                      w.template, w.relation_name, SQLERRM, afterdelete.declaration(w), afterdelete.removal(w))
+          FROM unnest(forms, stems) WITH ORDINALITY AS u (form, stem, n)
+         WHERE u.form ~ w.exact_pattern OR u.stem ~ w.above_pattern;
+    END;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.ask_at_one_moment(text[], boolean, bigint[], text[]) IS 'What ask_holders asks, once it has locked the tables.';
+
+-- The locks come before the snapshot: whoever waits for a TRUNCATE with a snapshot from before it sees no rows at all, neither
+-- those that were there nor where they went.
+CREATE FUNCTION afterdelete.ask_holders(targets text[], every boolean DEFAULT false)
+RETURNS TABLE (n integer, exact boolean, watch bigint, relation regclass, key jsonb, held text, problem text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+  w record;
+  unasked bigint[];
+  reasons text[];
+  beginning text := afterdelete.common_beginning(ARRAY(SELECT afterdelete.guarded_form(t.target) FROM unnest(targets) AS t (target)));
+BEGIN
+  FOR w IN SELECT o.id, o.relation FROM afterdelete.watched o WHERE starts_with(o.prefix, beginning) OR starts_with(beginning, o.prefix) ORDER BY o.id LOOP
+    BEGIN
+      EXECUTE format('LOCK TABLE %s IN ACCESS SHARE MODE', w.relation);
+    EXCEPTION WHEN OTHERS THEN
+      unasked := unasked || w.id;
+      reasons := reasons || SQLERRM;
+    END;
+  END LOOP;
+  RETURN QUERY SELECT * FROM afterdelete.ask_at_one_moment(targets, every, unasked, reasons);
+END
+$$;
+COMMENT ON FUNCTION afterdelete.ask_holders(text[], boolean) IS
+  'The live rows that hold targets exactly or something below them, one or two queries a watch. every: all of them, not one a tree. problem: '
+  'why a watch could not be asked, for each target that it could hold.';
+
+CREATE FUNCTION afterdelete.ask_or_raise(target text, every boolean) RETURNS TABLE (exact boolean, relation regclass, key jsonb, held text)
+LANGUAGE plpgsql AS $$
+DECLARE
+  rule text := afterdelete.broken_rule(target);
+  problem text;
+BEGIN
+  IF target IS NULL OR rule IS NOT NULL THEN
+    RAISE EXCEPTION 'not a target: % (%)', coalesce(quote_literal(target), 'NULL'), coalesce(rule, 'it is NULL')
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'A target is, for example, file:///data/a.bin, file:///data/t1/ or s3://bucket/key.';
+  END IF;
+  FOR exact, relation, key, held, problem IN
+    SELECT h.exact, h.relation, h.key, h.held, h.problem FROM afterdelete.ask_holders(ARRAY[target], every) h
+  LOOP
+    IF problem IS NOT NULL THEN
+      RAISE EXCEPTION '%', problem USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    RETURN NEXT;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.ask_or_raise(text, boolean) IS 'The live rows that hold a target or something below it; raises for what is no target, and when a watch that could hold it cannot be asked.';
+
+CREATE FUNCTION afterdelete.holders(target text, OUT relation regclass, OUT key jsonb, OUT held text) RETURNS SETOF record
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT h.relation, h.key, h.held FROM afterdelete.ask_or_raise(target, true) h
+$$;
+COMMENT ON FUNCTION afterdelete.holders(text) IS
+  'The live rows that hold a target, or something below it: table, key, and what each holds. Raises when a watch that could hold it cannot be asked.';
+
+CREATE FUNCTION afterdelete.is_held(target text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(bool_or(h.exact), false) FROM afterdelete.ask_or_raise(target, false) h
+$$;
+COMMENT ON FUNCTION afterdelete.is_held(text) IS 'Whether a live row holds exactly this target. For file: host and trailing slash make no difference. Raises as holders() does.';
