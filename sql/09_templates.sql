@@ -19,6 +19,7 @@ CREATE TABLE afterdelete.watched (
   below_query   text,
   scan_query    text NOT NULL,
   prefix_column text,
+  leading_columns text[] NOT NULL,
   readable      boolean NOT NULL,
   whole_query   text NOT NULL,
   declared_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -44,6 +45,7 @@ COMMENT ON COLUMN afterdelete.watched.exact_query IS 'How the guard asks which r
 COMMENT ON COLUMN afterdelete.watched.below_query IS 'How the guard asks which rows hold something below some trees, by index.';
 COMMENT ON COLUMN afterdelete.watched.scan_query IS 'The same where no index helps: one pass over the table for a whole batch.';
 COMMENT ON COLUMN afterdelete.watched.prefix_column IS 'The column of {+column}, whose beginnings the guard looks for; it wants an index that can.';
+COMMENT ON COLUMN afterdelete.watched.leading_columns IS 'Columns by which rows below a tree are found, where a tree can end behind their value: an index wants to begin with one of them.';
 COMMENT ON COLUMN afterdelete.watched.readable IS 'Whether column values can be read back from what it renders; otherwise rows are found by what they render.';
 COMMENT ON COLUMN afterdelete.watched.whole_query IS 'How what all rows of a table hold is captured, before TRUNCATE.';
 COMMENT ON COLUMN afterdelete.watched.declared_at IS 'When it was declared, or declared anew.';
@@ -79,7 +81,8 @@ COMMENT ON FUNCTION afterdelete.escape_pattern(text) IS 'A regular expression th
 
 CREATE FUNCTION afterdelete.watch_error(problem text, expected text DEFAULT NULL) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  RAISE EXCEPTION 'nothing is watched: %', problem USING ERRCODE = 'invalid_parameter_value', HINT = coalesce(expected, '');
+  IF expected IS NULL THEN RAISE EXCEPTION 'nothing is watched: %', problem USING ERRCODE = 'invalid_parameter_value'; END IF;
+  RAISE EXCEPTION 'nothing is watched: %', problem USING ERRCODE = 'invalid_parameter_value', HINT = expected;
 END
 $$;
 COMMENT ON FUNCTION afterdelete.watch_error(text, text) IS 'Raises what is wrong with a declaration, and what was expected.';

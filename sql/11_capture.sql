@@ -71,7 +71,7 @@ CREATE FUNCTION afterdelete.capture_failed(watch bigint, operation text, relatio
          format('%s on %s: the watch %L could not tell what its rows held, because %s. Nothing was touched: what they held is still stored. '
                   'Remedy: %s, delete by hand what these rows held, and afterdelete.discard() this. Rows: %s',
                   operation, capture_failed.relation::regclass, w.template, left(why, 2000),
-                  coalesce(remedy, format('declare the watch anew for the table as it is (it was: %s; if its template changes, remove the old one: %s)',
+                  coalesce(remedy, format('declare the watch anew for the table as it is (it was: %s; if its template changes, remove the old one in the same transaction: %s)',
                                           afterdelete.declaration(w), afterdelete.removal(w))),
                   keys), true
     FROM afterdelete.watched w WHERE w.id = watch
@@ -182,7 +182,8 @@ BEGIN
     RAISE EXCEPTION 'could not serialize access: a watch of % was declared after the snapshot of this transaction', belongs_to_watch.relation::regclass
       USING ERRCODE = 'serialization_failure', HINT = 'Run the transaction again.';
   END IF;
-  RETURN belongs_to_watch.relation IN (SELECT afterdelete.relation_tree(watched));
+  -- Not NULL, which would be neither yes nor no: for a watch that is gone it is no.
+  RETURN coalesce(belongs_to_watch.relation IN (SELECT afterdelete.relation_tree(watched)), false);
 END
 $$;
 COMMENT ON FUNCTION afterdelete.belongs_to_watch(bigint, oid) IS 'Whether a table is the one that is watched, or a partition or an inheriting table of it.';

@@ -106,8 +106,8 @@ COMMENT ON FUNCTION afterdelete.form_rendering(afterdelete.watched, text, text) 
 
 -- In the queries \x01relation\x02, \x01key\x02 and the like are filled in when they are asked: tables are renamed, indexes made.
 CREATE FUNCTION afterdelete.holding_rows(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT format(E'(SELECT t.*, \x01key\x02 AS "afterdelete key", %s AS "afterdelete held", %s AS "afterdelete form" FROM \x01relation\x02 t WHERE (%s)%s)',
-                afterdelete.rendering(w), afterdelete.form_rendering(w, form, 't.'), w.condition,
+  SELECT format(E'(SELECT %s, \x01key\x02 AS "afterdelete key", %s AS "afterdelete held", %s AS "afterdelete form" FROM \x01relation\x02 t WHERE (%s)%s)',
+                (SELECT string_agg(format('t.%I', c), ', ') FROM unnest(w.columns) AS c), afterdelete.rendering(w), afterdelete.form_rendering(w, form, 't.'), w.condition,
                 -- A host that is NULL holds nothing, though it does not show in the form.
                 (SELECT string_agg(format(' AND t.%I IS NOT NULL', p.name), '') FROM afterdelete.template_parts(w.template) p
                   WHERE p.name IS NOT NULL AND p.n NOT IN (SELECT m[1]::integer FROM regexp_matches(form, E'[\x01\x03]([0-9]+)\x02', 'g') AS m)))
@@ -177,6 +177,13 @@ BEGIN
   w.scan_query := afterdelete.scan_query(w, form);
   w.prefix_column := (SELECT c.name FROM afterdelete.marked_columns(w, form) c WHERE c.slashes AND afterdelete.is_unambiguous(w, form));
   w.readable := afterdelete.is_unambiguous(w, form);
+  w.leading_columns := CASE
+    WHEN NOT w.readable THEN '{}'
+    WHEN w.prefix_column IS NOT NULL
+      THEN ARRAY(SELECT c.name FROM afterdelete.marked_columns(w, substring(form FROM E'^([^\x03]*)\x03')) c WHERE c.kind <> 'enum')
+    -- No tree ends behind the last placeholder.
+    ELSE ARRAY(SELECT c.name FROM afterdelete.template_stems(form) AS s (stem) CROSS JOIN LATERAL afterdelete.marked_columns(w, s.stem) c WHERE c.place = 1 AND c.kind <> 'enum' LIMIT 1)
+  END;
 END
 $$;
 COMMENT ON FUNCTION afterdelete.prepare_guard(afterdelete.watched) IS 'Works out how the guard asks a watch.';

@@ -22,17 +22,23 @@ END
 $$;
 COMMENT ON FUNCTION afterdelete.fill_query(afterdelete.watched, text, boolean) IS 'A query of the guard as it is asked now. every: all rows, not one a tree.';
 
-CREATE FUNCTION afterdelete.has_prefix_index(w afterdelete.watched) RETURNS boolean LANGUAGE sql STABLE AS $$
-  SELECT EXISTS (
-    SELECT FROM pg_catalog.pg_index i
-      JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
-      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-     WHERE i.indrelid = w.relation AND i.indisvalid AND i.indpred IS NULL
-       AND (a.attname <> w.prefix_column AND a.attname = ANY (w.columns)
-            OR a.attname = w.prefix_column AND (o.opcname LIKE '%\_pattern\_ops' OR o.opcmethod = (SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'btree')
-                                                AND afterdelete.orders_by_bytes(i.indcollation[0]))))
+CREATE FUNCTION afterdelete.finds_below(w afterdelete.watched) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT w.readable AND (
+    w.prefix_column IS NULL AND w.leading_columns = '{}'
+    OR EXISTS (
+      SELECT FROM pg_catalog.pg_index i
+        JOIN pg_catalog.pg_opclass o ON o.oid = i.indclass[0]
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+       WHERE i.indrelid = w.relation AND i.indisvalid AND (i.indpred IS NULL OR afterdelete.shown_predicate(i.indexrelid) = w.condition)
+         AND (a.attname = ANY (w.leading_columns)
+              OR a.attname = w.prefix_column AND (o.opcname LIKE '%\_pattern\_ops' OR o.opcmethod = (SELECT m.oid FROM pg_catalog.pg_am m WHERE m.amname = 'btree')
+                                                  AND afterdelete.orders_by_bytes(i.indcollation[0])))))
 $$;
-COMMENT ON FUNCTION afterdelete.has_prefix_index(afterdelete.watched) IS 'Whether an index finds values by their beginnings, or by another column of the template.';
+COMMENT ON FUNCTION afterdelete.finds_below(afterdelete.watched) IS 'Whether an index finds rows that hold something below a tree.';
+
+CREATE FUNCTION afterdelete.may_concern(prefix text, beginning text) RETURNS boolean LANGUAGE sql IMMUTABLE RETURN
+  starts_with(prefix, beginning) OR starts_with(beginning, prefix);
+COMMENT ON FUNCTION afterdelete.may_concern(text, text) IS 'Whether something that begins with one text may be the same as, above or below something that begins with the other.';
 
 CREATE FUNCTION afterdelete.common_beginning(texts text[]) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
@@ -49,11 +55,11 @@ COMMENT ON FUNCTION afterdelete.common_beginning(text[]) IS 'With what all of so
 
 -- Where no index helps, a few trees are looked up one by one, and many in one pass over the table.
 -- STABLE: all its queries see one moment. A hold that moves from one table to another in one transaction stands in one of
--- them at every moment, but not in one of them at two. unasked: watches whose tables could not be locked, and why.
-CREATE FUNCTION afterdelete.ask_at_one_moment(targets text[], every boolean, unasked bigint[], reasons text[])
+-- them at every moment, but not in one of them at two. locked: the watches whose tables are; others are not asked. reasons: why.
+CREATE FUNCTION afterdelete.ask_at_one_moment(targets text[], every boolean, locked bigint[], reasons jsonb)
 RETURNS TABLE (n integer, exact boolean, watch bigint, relation regclass, key jsonb, held text, problem text)
 LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '2s'
+SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '500ms'
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_mergejoin = off SET jit = off AS $$
 DECLARE
   w afterdelete.watched;
@@ -67,9 +73,9 @@ BEGIN
     INTO forms, stems
     FROM unnest(targets) WITH ORDINALITY AS t (target, n) CROSS JOIN LATERAL afterdelete.guarded_form(t.target) AS f (form);
   beginning := afterdelete.common_beginning(forms);
-  FOR w IN SELECT * FROM afterdelete.watched o WHERE starts_with(o.prefix, beginning) OR starts_with(beginning, o.prefix) ORDER BY o.id LOOP
+  FOR w IN SELECT * FROM afterdelete.watched o WHERE afterdelete.may_concern(o.prefix, beginning) ORDER BY o.id LOOP
     BEGIN
-      IF w.id = ANY (unasked) THEN RAISE EXCEPTION '%', reasons[array_position(unasked, w.id)]; END IF;
+      IF NOT w.id = ANY (locked) THEN RAISE EXCEPTION '%', coalesce(reasons ->> w.id::text, 'it was declared just now'); END IF;
       SELECT array_agg(u.n), array_agg(u.form) INTO numbers, asked
         FROM unnest(forms) WITH ORDINALITY AS u (form, n) WHERE starts_with(u.form, w.prefix);
       IF numbers IS NOT NULL THEN
@@ -80,44 +86,60 @@ BEGIN
         FROM unnest(stems) WITH ORDINALITY AS u (stem, n) WHERE u.stem ~ w.above_pattern;
       IF numbers IS NOT NULL THEN
         RETURN QUERY EXECUTE 'SELECT q.n, false, $3, $4, q.key, q.held, NULL::text FROM ('
-            || afterdelete.fill_query(w, CASE WHEN every OR cardinality(numbers) <= 8 OR w.readable AND (w.prefix_column IS NULL OR afterdelete.has_prefix_index(w))
+            || afterdelete.fill_query(w, CASE WHEN every OR cardinality(numbers) <= 8 OR afterdelete.finds_below(w)
                                               THEN w.below_query ELSE w.scan_query END, every) || ') q'
           USING numbers, asked, w.id, w.relation;
       END IF;
     EXCEPTION WHEN OTHERS THEN
       RETURN QUERY
         SELECT u.n::integer, false, w.id, w.relation, NULL::jsonb, NULL::text,
-               format('the watch %L on %s cannot be asked: %s. Until it can, it blocks what it could hold. Declare it anew (it was: %s), or remove it: %s',
-                      w.template, w.relation_name, SQLERRM, afterdelete.declaration(w), afterdelete.removal(w))
+               format('the watch %L on %s cannot be asked: %s. Until it can, it blocks what it could hold. %sTo remove it: %s',
+                      w.template, w.relation_name, SQLERRM,
+                      CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relation)
+                           THEN format('To declare it anew (and, if its template changes, remove the old one in the same transaction): %s. ', afterdelete.declaration(w)) END,
+                      afterdelete.removal(w))
           FROM unnest(forms, stems) WITH ORDINALITY AS u (form, stem, n)
          WHERE u.form ~ w.exact_pattern OR u.stem ~ w.above_pattern;
     END;
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION afterdelete.ask_at_one_moment(text[], boolean, bigint[], text[]) IS 'What ask_holders asks, once it has locked the tables.';
+COMMENT ON FUNCTION afterdelete.ask_at_one_moment(text[], boolean, bigint[], jsonb) IS 'What ask_holders asks, once it has locked the tables.';
 
 -- The locks come before the snapshot: whoever waits for a TRUNCATE with a snapshot from before it sees no rows at all, neither
--- those that were there nor where they went.
+-- those that were there nor where they went. In REPEATABLE READ the snapshot is older: there the guard would be blind.
+--
+-- Whoever holds some locks and waits for others can be a link in a deadlock, and the victim might be the other: a migration. So
+-- it waits once, for less than the time after which PostgreSQL looks for deadlocks (1 s), and for no further table at all.
 CREATE FUNCTION afterdelete.ask_holders(targets text[], every boolean DEFAULT false)
 RETURNS TABLE (n integer, exact boolean, watch bigint, relation regclass, key jsonb, held text, problem text)
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
   w record;
-  unasked bigint[];
-  reasons text[];
+  locked bigint[] := '{}';
+  reasons jsonb := '{}';
+  waited boolean := false;
   beginning text := afterdelete.common_beginning(ARRAY(SELECT afterdelete.guarded_form(t.target) FROM unnest(targets) AS t (target)));
 BEGIN
-  FOR w IN SELECT o.id, o.relation FROM afterdelete.watched o WHERE starts_with(o.prefix, beginning) OR starts_with(beginning, o.prefix) ORDER BY o.id LOOP
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the holders can be asked in READ COMMITTED only, not in %', upper(current_setting('transaction_isolation'))
+      USING ERRCODE = 'AD002', HINT = 'An older snapshot would not see what holds a target now. Is default_transaction_isolation set for the role or the database?';
+  END IF;
+  FOR w IN SELECT o.id, o.relation FROM afterdelete.watched o WHERE afterdelete.may_concern(o.prefix, beginning) ORDER BY o.id LOOP
+    IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relation) THEN
+      reasons := reasons || jsonb_build_object(w.id, 'the table is gone');
+      CONTINUE;
+    END IF;
     BEGIN
-      EXECUTE format('LOCK TABLE %s IN ACCESS SHARE MODE', w.relation);
+      EXECUTE format('LOCK TABLE %s IN ACCESS SHARE MODE%s', w.relation, CASE WHEN waited THEN ' NOWAIT' END);
+      locked := locked || w.id;
     EXCEPTION WHEN OTHERS THEN
-      unasked := unasked || w.id;
-      reasons := reasons || SQLERRM;
+      waited := true;
+      reasons := reasons || jsonb_build_object(w.id, CASE WHEN SQLSTATE = '55P03' THEN format('%s is locked just now (%s)', w.relation, SQLERRM) ELSE SQLERRM END);
     END;
   END LOOP;
-  RETURN QUERY SELECT * FROM afterdelete.ask_at_one_moment(targets, every, unasked, reasons);
+  RETURN QUERY SELECT * FROM afterdelete.ask_at_one_moment(targets, every, locked, reasons);
 END
 $$;
 COMMENT ON FUNCTION afterdelete.ask_holders(text[], boolean) IS

@@ -60,8 +60,15 @@ CREATE FUNCTION afterdelete.unguard(name text) RETURNS void LANGUAGE sql SECURIT
 $$;
 COMMENT ON FUNCTION afterdelete.unguard(text) IS 'Removes a guard; nothing happens when there is none of that name.';
 
+CREATE FUNCTION afterdelete.guard_answer(name text, blocks boolean, fault text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE WHEN fault IS NOT NULL THEN format('the guard %L cannot be asked: %s. Mend the function, or remove the guard: SELECT afterdelete.unguard(%L)', name, fault, name)
+              WHEN blocks IS NULL THEN format('the guard %L returned NULL, which blocks: it should return true or false', name)
+              ELSE format('the guard %L says that it is in use', name) END
+$$;
+COMMENT ON FUNCTION afterdelete.guard_answer(text, boolean, text) IS 'What a guard that blocks has said, in words.';
+
 CREATE FUNCTION afterdelete.ask_guards(targets text[], OUT n integer, OUT reason text) RETURNS SETOF record
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '500ms' AS $$
 DECLARE
   g afterdelete.custom_guard;
   fault text;
@@ -71,24 +78,25 @@ BEGIN
   FOR g IN SELECT * FROM afterdelete.custom_guard o ORDER BY o.name LOOP
     fault := afterdelete.guard_fault(g.fn);
     IF fault IS NOT NULL THEN
-      RETURN QUERY SELECT u.n::integer, format('the guard %L cannot be asked: %s. Mend the function, or remove the guard: SELECT afterdelete.unguard(%L)', g.name, fault, g.name)
+      RETURN QUERY SELECT u.n::integer, afterdelete.guard_answer(g.name, NULL, fault)
                      FROM unnest(targets) WITH ORDINALITY AS u (target, n);
       CONTINUE;
     END IF;
     BEGIN
-      RETURN QUERY EXECUTE format('SELECT u.n::integer, $2 FROM unnest($1) WITH ORDINALITY AS u (target, n) WHERE coalesce(%s(u.target), true)', g.fn::regprocedure::regproc)
-        USING targets, format('the guard %L says that it is in use', g.name);
+      RETURN QUERY EXECUTE format('SELECT u.n::integer, afterdelete.guard_answer($2, a.blocks, NULL) FROM unnest($1) WITH ORDINALITY AS u (target, n) '
+                                  'CROSS JOIN LATERAL (SELECT %s(u.target) OFFSET 0) AS a (blocks) WHERE a.blocks IS NOT FALSE', g.fn::regprocedure::regproc)
+        USING targets, g.name;
     EXCEPTION WHEN OTHERS THEN
       -- One target may be at fault, and not the others: asked one by one.
       FOR n, target IN SELECT u.n, u.target FROM unnest(targets) WITH ORDINALITY AS u (target, n) LOOP
         BEGIN
-          EXECUTE format('SELECT coalesce(%s($1), true)', g.fn::regprocedure::regproc) INTO blocks USING target;
-          reason := format('the guard %L says that it is in use', g.name);
+          EXECUTE format('SELECT %s($1)', g.fn::regprocedure::regproc) INTO blocks USING target;
+          reason := afterdelete.guard_answer(g.name, blocks, NULL);
         EXCEPTION WHEN OTHERS THEN
           blocks := true;
-          reason := format('the guard %L cannot be asked: %s. Mend the function, or remove the guard: SELECT afterdelete.unguard(%L)', g.name, SQLERRM, g.name);
+          reason := afterdelete.guard_answer(g.name, NULL, SQLERRM);
         END;
-        IF blocks THEN RETURN NEXT; END IF;
+        IF blocks IS NOT FALSE THEN RETURN NEXT; END IF;
       END LOOP;
     END;
   END LOOP;

@@ -1,37 +1,45 @@
 -- What `afterdelete check` says of watches and guards.
 
--- Whether the guard's queries find rows by an index, as the planner sees it.
-CREATE FUNCTION afterdelete.reads_whole_table(w afterdelete.watched, query text) RETURNS boolean LANGUAGE plpgsql
+-- Whether the guard finds rows by an index on a column of the template, as the planner sees it: one on a column of the condition
+-- leads to all rows that hold. names: those columns; NULL: any index will do.
+CREATE FUNCTION afterdelete.reads_whole_table(w afterdelete.watched, query text, names text[]) RETURNS boolean LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_mergejoin = off SET enable_hashjoin = off SET row_security = off AS $$
 DECLARE
   plan text;
 BEGIN
   EXECUTE 'EXPLAIN (FORMAT JSON) ' || afterdelete.fill_query(w, query, false) INTO plan USING '{1}'::integer[], ARRAY[w.prefix || 'x'];
-  RETURN plan LIKE '%"Seq Scan"%' OR plan NOT LIKE '%"Index Cond"%';
+  RETURN plan LIKE '%"Seq Scan"%' OR plan NOT LIKE '%"Index Cond"%'
+      OR NOT coalesce((SELECT bool_or(plan ~ ('"Index Cond": "(?:[^"\\]|\\.)*' || afterdelete.escape_pattern(replace(quote_ident(c), '"', '\"')))) FROM unnest(names) AS c), true);
 END
 $$;
-COMMENT ON FUNCTION afterdelete.reads_whole_table(afterdelete.watched, text) IS 'Whether the guard would read the whole table to ask a watch.';
+COMMENT ON FUNCTION afterdelete.reads_whole_table(afterdelete.watched, text, text[]) IS 'Whether the guard would read the whole table to ask a watch.';
 
 CREATE FUNCTION afterdelete.index_advice(w afterdelete.watched) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   form text := afterdelete.guarded_template(w.template);
   locking text := CASE WHEN (SELECT c.relkind FROM pg_class c WHERE c.oid = w.relation) = 'p' THEN '' ELSE 'CONCURRENTLY ' END;
-  columns text;
+  names text[] := ARRAY(SELECT c.name FROM afterdelete.marked_columns(w, form) c WHERE c.kind <> 'enum' ORDER BY c.place);
+  bare afterdelete.watched := w;
 BEGIN
   IF NOT w.readable THEN
-    IF NOT afterdelete.reads_whole_table(w, w.exact_query) THEN RETURN NULL; END IF;
+    IF NOT afterdelete.reads_whole_table(w, w.exact_query, NULL) THEN RETURN NULL; END IF;
     -- Values that cannot be read back: what is rendered is looked up itself.
     IF EXISTS (SELECT FROM afterdelete.marked_columns(w, form) c WHERE c.kind = 'enum') THEN
       RETURN 'put a character between the placeholders that neither value can have, or use text instead of an enum';
     END IF;
     RETURN format('CREATE INDEX %sON %s ((%s))', locking, w.relation, afterdelete.form_rendering(w, form, ''));
   END IF;
-  IF w.prefix_column IS NOT NULL AND NOT afterdelete.has_prefix_index(w) THEN
-    RETURN format('CREATE INDEX %sON %s (%I text_pattern_ops)', locking, w.relation, w.prefix_column);
+  -- Without the condition, too, because the planner may prefer an index on that while the table is small.
+  bare.condition := 'true';
+  IF names = '{}' OR afterdelete.finds_below(w) AND (NOT afterdelete.reads_whole_table(w, w.exact_query, names)
+                                                     OR NOT afterdelete.reads_whole_table(bare, afterdelete.exact_query(bare, form), names)) THEN
+    RETURN NULL;
   END IF;
-  IF NOT afterdelete.reads_whole_table(w, w.exact_query) THEN RETURN NULL; END IF;
-  SELECT string_agg(quote_ident(c.name), ', ' ORDER BY c.place) INTO columns FROM afterdelete.marked_columns(w, form) c WHERE c.kind <> 'enum';
-  RETURN format('CREATE INDEX %sON %s (%s)', locking, w.relation, columns);
+  -- In the order of the template, so that it serves trees above, too.
+  RETURN format('CREATE INDEX %sON %s (%s)', locking, w.relation,
+                (SELECT string_agg(quote_ident(c.name) || CASE WHEN c.name = w.prefix_column THEN ' text_pattern_ops' ELSE '' END, ', ' ORDER BY c.n)
+                   FROM unnest(names) WITH ORDINALITY AS c (name, n)
+                  WHERE c.n <= coalesce((SELECT p.n FROM unnest(names) WITH ORDINALITY AS p (name, n) WHERE p.name = w.prefix_column LIMIT 1), c.n)));
 END
 $$;
 COMMENT ON FUNCTION afterdelete.index_advice(afterdelete.watched) IS 'The index that the guard lacks for a watch; NULL when it has what it needs.';
@@ -68,12 +76,12 @@ BEGIN
     problem := afterdelete.altered_columns(w.id, w.relation);
     IF problem IS NOT NULL THEN
       problem := problem || '; what its rows held is not captured, and the guard blocks all that it could hold';
-      remedy := 'declare it anew for the table as it is; it was: ' || remedy;
+      remedy := format('declare it anew for the table as it is (it was: %s), and if its template changes, remove the old one in the same transaction: %s', remedy, afterdelete.removal(w));
       RETURN NEXT;
       CONTINUE;
     END IF;
     IF w.each_row <> afterdelete.needs_row_triggers(w.relation) THEN
-      problem := 'the table was made a partition, or inherits, since it was declared: some statements are not captured';
+      problem := 'the table became, or is no longer, a partition or an inheriting table since it was declared: some statements are not captured';
       RETURN NEXT;
     END IF;
     SELECT string_agg(format('%s of %s', upper(m.event), m.relation), ', ' ORDER BY m.relation::text, m.event) INTO problem FROM afterdelete.missing_triggers(w) m;

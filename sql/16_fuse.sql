@@ -64,7 +64,7 @@ BEGIN
     IF granted[i] < spend.cleanups[i] THEN
       INSERT INTO afterdelete.store_pause (store, paused_by, reason)
       VALUES (spend.store, 'fuse', format('more than %s cleanups of %s within %s. Cancel what should stay, then afterdelete.resume(%L): '
-                || 'it starts a new window, and the others go', most, roots[i], justify_hours(spend.span), spend.store))
+                || 'a new window begins, and as many more go; to let more go at once, raise AFTERDELETE_FUSE first', most, roots[i], justify_hours(spend.span), spend.store))
       ON CONFLICT ON CONSTRAINT store_pause_pkey DO NOTHING;
       PERFORM pg_notify('afterdelete', 'pauses');
     END IF;

@@ -20,6 +20,11 @@ export function isLeaseLost(error: unknown): boolean {
   return codeOf(error) === 'AD001';
 }
 
+/** Raised by the guard: the transaction's snapshot would be older than its locks. */
+export function isWrongIsolation(error: unknown): boolean {
+  return codeOf(error) === 'AD002';
+}
+
 /** `object_not_in_prerequisite_state`: our functions raise it for a row that is not in a state for what was asked. */
 export function isWrongState(error: unknown): boolean {
   return codeOf(error) === '55000';

@@ -1,6 +1,7 @@
 /** Who holds what: the guard's question, asked of the watched tables in one round trip. */
 import { sql } from 'kysely';
 import type { Database } from './database.ts';
+import { isWrongIsolation } from './errors.ts';
 
 /** What the holders say of a target that may not go now. */
 export interface Objection {
@@ -22,6 +23,7 @@ export interface HolderProblem {
 
 export class Holders {
   readonly #db: Database;
+  #ownTransaction = false;
 
   constructor(db: Database) {
     this.#db = db;
@@ -30,10 +32,26 @@ export class Holders {
   /** What speaks against deleting these targets; undefined where nothing does. One for each, in order. */
   async ask(targets: readonly string[]): Promise<(Objection | undefined)[]> {
     const answers: (Objection | undefined)[] = targets.map(() => undefined);
-    const { rows } = await sql<Objection & { n: number }>`
-      SELECT n, verdict, reason FROM afterdelete.verdicts(${targets}::text[])`.execute(this.#db);
-    for (const { n, verdict, reason } of rows) answers[n - 1] = { verdict, reason };
+    for (const { n, verdict, reason } of await this.#verdicts(targets)) answers[n - 1] = { verdict, reason };
     return answers;
+  }
+
+  /** Where the role's or database's default is another isolation, in a transaction of its own: a round trip or two more. */
+  async #verdicts(targets: readonly string[]): Promise<(Objection & { n: number })[]> {
+    const query = sql<Objection & { n: number }>`
+      SELECT n, verdict, reason FROM afterdelete.verdicts(${targets}::text[])`;
+    if (!this.#ownTransaction) {
+      try {
+        return (await query.execute(this.#db)).rows;
+      } catch (error) {
+        if (!isWrongIsolation(error)) throw error;
+        this.#ownTransaction = true;
+      }
+    }
+    return await this.#db
+      .transaction()
+      .setIsolationLevel('read committed')
+      .execute(async tx => (await query.execute(tx)).rows);
   }
 
   /** Gives partitions that were made later the triggers of their watches; returns what failed, if anything did. */

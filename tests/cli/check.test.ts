@@ -141,6 +141,23 @@ describe('check, of watches', () => {
     expect(mended.code).toBe(0);
   });
 
+  it('wants an index that begins with a column of the template: one on the condition alone leads to every row', async () => {
+    const db = await createDatabase();
+    const disk = createDisk();
+    await db.sql(`CREATE TABLE soft (path text, deleted_at timestamptz); CREATE INDEX ON soft (deleted_at);
+      CREATE TABLE part (path text, deleted_at timestamptz); CREATE INDEX ON part (path text_pattern_ops) WHERE deleted_at IS NULL;
+      CREATE TABLE deep (project text, run text); CREATE INDEX ON deep (run);
+      SELECT afterdelete.watch(t, 'file:///' || t || '/{+path}', 'deleted_at IS NULL') FROM unnest(ARRAY['soft', 'part']::regclass[]) t;
+      SELECT afterdelete.watch('deep', 'file:///deep/{project}/{run}/')`);
+    const { stdout } = await check(db.url, disk.root);
+    expect(stdout.match(/Remedy: .*/g)).toEqual([
+      'Remedy: CREATE INDEX CONCURRENTLY ON public.deep (project, run)',
+      'Remedy: CREATE INDEX CONCURRENTLY ON public.soft (path text_pattern_ops)',
+    ]);
+    await db.sql('CREATE INDEX ON deep (project, run); CREATE INDEX ON soft (path text_pattern_ops)');
+    expect((await check(db.url, disk.root)).stdout).toContain('ok    watches: 3, all in order');
+  });
+
   it('finds columns that are not as they were, triggers that are disabled, tables that became partitions', async () => {
     const db = await createDatabase();
     const disk = createDisk();
@@ -156,7 +173,7 @@ describe('check, of watches', () => {
       'FAIL  watch public.disabled s3://b/disabled/{id}: not captured, because a trigger of public.disabled is disabled. Remedy: ALTER TABLE public.disabled ENABLE TRIGGER afterdelete_',
     );
     expect(stdout).toContain(
-      'FAIL  watch public.joined s3://b/joined/{id}: the table was made a partition, or inherits, since it was declared: some statements are not captured. Remedy: SELECT afterdelete.watch(',
+      'FAIL  watch public.joined s3://b/joined/{id}: the table became, or is no longer, a partition or an inheriting table since it was declared: some statements are not captured. Remedy: SELECT afterdelete.watch(',
     );
     expect(stdout).toContain(
       'FAIL  watch public.renamed s3://b/renamed/{id}: the column id is not there any more (renamed or dropped?)',

@@ -122,7 +122,7 @@ describe('run', () => {
       level: 50,
       store: 'file://',
       by: 'fuse',
-      reason: `more than 2 cleanups of ${disk.root} within 1 day. Cancel what should stay, then afterdelete.resume('file://'): it starts a new window, and the others go`,
+      reason: `more than 2 cleanups of ${disk.root} within 1 day. Cancel what should stay, then afterdelete.resume('file://'): a new window begins, and as many more go; to let more go at once, raise AFTERDELETE_FUSE first`,
     });
     await daemon.count('cleanup_done', 2);
     expect([1, 2, 3].map(i => existsSync(disk.at(`${i}.bin`)))).toEqual([false, false, true]);

@@ -46,7 +46,7 @@ describe('spend', () => {
     const { spend } = setUp();
     expect(await spend(7)).toMatchObject({ granted: 7, pause: undefined });
     expect(await spend(3)).toMatchObject({ granted: 3, pause: undefined });
-    const reason = `more than 10 cleanups of ${A} within 01:00:00. Cancel what should stay, then afterdelete.resume('${STORE}'): it starts a new window, and the others go`;
+    const reason = `more than 10 cleanups of ${A} within 01:00:00. Cancel what should stay, then afterdelete.resume('${STORE}'): a new window begins, and as many more go; to let more go at once, raise AFTERDELETE_FUSE first`;
     expect(await spend(1)).toMatchObject({ granted: 0, pause: { store: STORE, by: 'fuse', reason } });
     expect(await db.sql(PAUSES)).toEqual([{ store: STORE, paused_by: 'fuse', reason }]);
   });

@@ -209,7 +209,9 @@ describe('the guard is never blind', () => {
     await reconciler.runOnce();
     expect([...handler.seen].sort()).toEqual([...FREE].sort());
     for (const row of await stuck(db))
-      expect(row.last_error).toMatch(/cannot be asked: canceling statement due to lock timeout/);
+      expect(row.last_error).toMatch(
+        /cannot be asked: public\.broken is locked just now \(canceling statement due to lock timeout\)/,
+      );
     await other.query('ROLLBACK');
   });
 
@@ -275,4 +277,41 @@ it('a directory that was emptied by hand is no reason to prune above the root', 
   await reconciler.runOnce();
   expect((await done(db)).map(row => row.outcome)).toEqual(['absent']);
   expect([existsSync(disk.at('t1')), existsSync(disk.path)]).toEqual([false, true]);
+});
+
+it('is asked in READ COMMITTED, whatever the default of the database is', async () => {
+  const { db, disk, reconciler } = await withTrainings(root => `${root}{id}/`);
+  await db.sql(`ALTER DATABASE ${db.name} SET default_transaction_isolation = 'repeatable read'`);
+  disk.write('t1/model.bin');
+  const client = await db.connect();
+  await client.query("INSERT INTO trainings VALUES ('t1')");
+  await expect(client.query("SELECT afterdelete.is_held('file:///x/y')")).rejects.toThrow(
+    'the holders can be asked in READ COMMITTED only, not in REPEATABLE READ',
+  );
+  await client.query('SELECT afterdelete.enqueue($1)', [`${disk.root}t1/`]);
+  await reconciler.runOnce();
+  expect((await done(db)).map(row => row.outcome)).toEqual(['kept']);
+});
+
+it('waits for no second table when one is locked, so that a migration is no victim of a deadlock', async () => {
+  const db = await createDatabase();
+  await db.sql(`CREATE TABLE a (id text PRIMARY KEY); CREATE TABLE b (id text PRIMARY KEY); CREATE TABLE c (id text PRIMARY KEY);
+    SELECT afterdelete.watch(t, 'fake://store/{id}/' || t) FROM unnest(ARRAY['a', 'b', 'c']::regclass[]) t`);
+  const migration = await db.connect();
+  await migration.query('BEGIN; LOCK TABLE b, c');
+  const asked = db.sql<{ reason: string }>(
+    "SELECT reason FROM afterdelete.ask_holders(ARRAY['fake://store/1/b', 'fake://store/1/c']), LATERAL (SELECT problem) AS p (reason)",
+  );
+  await until(
+    async () =>
+      (await db.sql("SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'")).length > 0,
+    'the guard to wait',
+  );
+  await migration.query('ALTER TABLE a ADD COLUMN x int');
+  const reasons = (await asked).map(row => row.reason);
+  expect(reasons).toEqual([
+    expect.stringMatching(/b is locked just now \(canceling statement due to lock timeout\)/),
+    expect.stringMatching(/c is locked just now \(could not obtain lock/),
+  ]);
+  await migration.query('COMMIT');
 });

@@ -218,7 +218,7 @@ onEveryMajor('a partition', world => {
     expect(await world.sql('SELECT problem FROM afterdelete.watch_problems() WHERE broken')).toEqual([
       {
         problem:
-          'the table was made a partition, or inherits, since it was declared: some statements are not captured',
+          'the table became, or is no longer, a partition or an inheriting table since it was declared: some statements are not captured',
       },
     ]);
     await world.watch('late', 'file:///data/{path}');
