@@ -9,7 +9,7 @@ onEveryMajor('watch() refuses', world => {
     await expect(call(text)).rejects.toMatchObject({
       code: '22023',
       message: expect.stringContaining(`nothing is watched: ${message}`),
-      hint: expect.stringContaining(hint),
+      ...(hint === '' ? {} : { hint: expect.stringContaining(hint) }),
     });
     expect(await world.sql('SELECT FROM afterdelete.watched')).toEqual([]);
     expect(await world.sql("SELECT FROM pg_proc WHERE proname ~ '^capture_[0-9]+$'")).toEqual([]);
