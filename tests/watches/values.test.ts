@@ -158,6 +158,21 @@ onEveryMajor('values', world => {
     expect(await world.dead()).toHaveLength(3);
   });
 
+  it.each([
+    ['with a slash or empty, which the domain would take', "'x/' || i", "''"],
+    ['that the domain refuses', "'..'", "'a' || chr(7)"],
+  ])(
+    'of hundreds of rows at once, some bad ones %s: each is written once, or buried',
+    async (_, one, other) => {
+      await world.sql(`CREATE TABLE files (id int PRIMARY KEY, path text);
+      INSERT INTO files SELECT i, CASE i % 100 WHEN 0 THEN ${one} WHEN 50 THEN ${other} WHEN 25 THEN NULL ELSE 'p' || i END FROM generate_series(1, 400) i`);
+      await world.watch('files', 'file:///data/{path}');
+      await world.sql('DELETE FROM files');
+      expect(await world.written()).toHaveLength(388);
+      expect(await world.dead()).toHaveLength(8);
+    },
+  );
+
   it('that are bad before and after an UPDATE write nothing', async () => {
     await world.sql(
       "CREATE TABLE files (id int PRIMARY KEY, path text, note text); INSERT INTO files VALUES (1, '..')",
