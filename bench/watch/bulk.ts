@@ -1,5 +1,6 @@
 /** A DELETE of many watched rows, against the same DELETE with an INSERT … SELECT by hand in its transaction. */
 import type { TestDatabase } from '../../tests/support/database.ts';
+import { cpuSeconds } from '../stage.ts';
 import { line, median, times } from './report.ts';
 
 const CASES = [
@@ -9,6 +10,8 @@ const CASES = [
 
 export async function bulk(db: TestDatabase, { rows = 100_000, rounds = 7 } = {}): Promise<void> {
   const client = await db.connect();
+  const [backend] = (await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')).rows;
+  const used = () => cpuSeconds(backend?.pid ?? 0) * 1_000;
   for (const { template, byHand } of CASES) {
     await db.sql('CREATE TABLE watched (id int PRIMARY KEY, path text NOT NULL)');
     await db.sql('CREATE TABLE plain (id int PRIMARY KEY, path text NOT NULL)');
@@ -19,6 +22,8 @@ export async function bulk(db: TestDatabase, { rows = 100_000, rounds = 7 } = {}
       'by hand': [insert, 'DELETE FROM plain'],
       unwatched: ['DELETE FROM plain'],
     };
+    // On a busy machine these lie less far apart than the times.
+    const cpu: Record<keyof typeof contestants, number[]> = { watched: [], 'by hand': [], unwatched: [] };
     const samples = await times(
       Object.keys(contestants) as (keyof typeof contestants)[],
       rounds,
@@ -36,11 +41,13 @@ export async function bulk(db: TestDatabase, { rows = 100_000, rounds = 7 } = {}
         await db.sql('TRUNCATE afterdelete.pending_file_cleanup');
         await db.sql('VACUUM ANALYZE watched, plain');
         await db.sql('CHECKPOINT');
+        const usedBefore = used();
         const began = performance.now();
         await client.query('BEGIN');
         for (const statement of contestants[name]) await client.query(statement);
         await client.query('COMMIT');
         const ms = performance.now() - began;
+        cpu[name].push(used() - usedBefore);
         const [written] = await db.sql<{ n: number }>(
           'SELECT count(*)::int AS n FROM afterdelete.pending_file_cleanup',
         );
@@ -56,6 +63,10 @@ export async function bulk(db: TestDatabase, { rows = 100_000, rounds = 7 } = {}
       samples,
       unit: 'ms',
     });
+    const [watched, byHandCpu] = [median(cpu.watched), median(cpu['by hand'])];
+    console.log(
+      `  (CPU time of the backend: ${(watched / byHandCpu).toFixed(2)} ×; watched ${watched.toFixed(0)} ms, by hand ${byHandCpu.toFixed(0)} ms)`,
+    );
     await db.sql('DROP TABLE watched, plain');
     await db.sql('SELECT afterdelete.unwatch(relation, template) FROM afterdelete.watched');
   }

@@ -53,6 +53,12 @@ export async function writers(db: TestDatabase, { deletes = 10_000, rounds = 7 }
       return (deletes / ms) * 1_000;
     },
   );
+  await drained(db);
+  const [captured] = await db.sql<{ n: number }>(
+    "SELECT count(*)::int AS n FROM afterdelete.done_file_cleanup WHERE source LIKE 'DELETE on %watched'",
+  );
+  const all = deletes * (rounds + 1);
+  if (captured?.n !== all) throw new Error(`${captured?.n} cleanups of watched rows, expected ${all}`);
   line({
     what: `${CLIENTS} clients, one watched row a transaction, flush of 2 ms, busy daemon`,
     result: `${(median(samples.watched) / median(samples['by hand'])).toFixed(2)} of the commits of DELETE and INSERT into an outbox without triggers (goal: at least 0.9)`,
