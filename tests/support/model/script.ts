@@ -66,7 +66,10 @@ function op(kind: Op['kind'], fields: Record<string, fc.Arbitrary<unknown>>): fc
 
 const ops: readonly (readonly [number, fc.Arbitrary<Op>])[] = [
   [6, op('insert', { table, owner: pick, place: pick })],
-  [10, op('repath', { pick, place: pick, how: fc.constantFrom('update', 'merge', 'upsert', 'none') })],
+  [
+    10,
+    op('repath', { pick, place: pick, how: fc.constantFrom('update', 'merge', 'upsert', 'upsert', 'none') }),
+  ],
   [
     6,
     op('swap', {
@@ -76,7 +79,7 @@ const ops: readonly (readonly [number, fc.Arbitrary<Op>])[] = [
       statements: fc.constantFrom(1, 1, 2, 3),
     }),
   ],
-  [6, op('share', { pick, place: pick })],
+  [8, op('share', { pick, place: pick })],
   [3, op('transfer', { pick, insertFirst: fc.boolean() })],
   [2, op('migrate', { from: fc.constantFrom('child', 'loose'), by: fc.constantFrom('truncate', 'delete') })],
   [4, op('adopt', { table: fc.constantFrom('child', 'loose', 'badge'), pick, owner: pick })],
@@ -85,9 +88,9 @@ const ops: readonly (readonly [number, fc.Arbitrary<Op>])[] = [
   [3, op('region', { pick, place: pick })],
   [2, op('unrelated', { table })],
   [
-    8,
+    10,
     op('remove', {
-      table,
+      table: fc.oneof(table, fc.constant('parent')),
       pick,
       how: weighted([
         [6, 'one'],
