@@ -85,13 +85,17 @@ export class Planner {
       number
     >;
     const uploads: Upload[] = [];
-    for (const table of Object.keys(counts) as TableName[]) {
-      for (let i = 1; i <= counts[table]; i++) {
-        const row = this.#row(table, i, i);
-        this.#rows.push(row);
-        uploads.push(...this.#uploads(row, i));
-      }
-    }
+    const add = (row: Row, place: number) => {
+      this.#rows.push(row);
+      uploads.push(...this.#uploads(row, place));
+    };
+    for (const table of Object.keys(counts) as TableName[])
+      for (let i = 1; i <= counts[table]; i++) add(this.#row(table, i, i), i);
+    // A directory that is empty but for what another row holds in it: pruning must not take it when that goes.
+    const empty = this.#row('parent', 0, 0);
+    const child = this.#row('child', 0, 0);
+    add(empty, 0);
+    add({ ...child, owner: empty.n, path: this.#path('child', child.n, empty.n, 2) }, 0);
     return { rows: this.#rows, uploads };
   }
 
