@@ -74,7 +74,8 @@ describe('stop', () => {
       await until(() => context.shouldYield(), 'the stop');
       return { outcome: 'yielded', objects: 7, bytes: 70 };
     });
-    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler] });
+    // A grace that a machine under load cannot use up.
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler], shutdownGrace: 25_000 });
     await db.sql("SELECT afterdelete.enqueue('fake://store/giant/')");
     await reconciler.start();
     await until(() => handler.seen.length === 1, 'the storage call');
