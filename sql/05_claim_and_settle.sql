@@ -6,10 +6,18 @@
 -- alone: claim_suspect takes those. others: roots that other live workers serve and this one does not; what lies inside
 -- them, and strictly inside no root of this worker, is theirs. (Roots of two workers may contain one another. The file that
 -- marks a root, .afterdelete-root, does not lie inside it.)
-CREATE FUNCTION afterdelete.claim(worker_id bigint, stores text[], rooms integer[], others text[] DEFAULT '{}')
-RETURNS SETOF afterdelete.running_file_cleanup LANGUAGE plpgsql
+--
+-- floors: from which due_at on to look in each store. Rows that were claimed leave dead tuples behind, and while somebody's old
+-- snapshot keeps vacuum from them, each claim from the beginning would have to pass all of them. Which floors are safe:
+-- src/reconciler/floors.ts. A store that is paused comes back as a row without an id: nothing may be concluded about it.
+CREATE FUNCTION afterdelete.claim(worker_id bigint, stores text[], rooms integer[], others text[] DEFAULT '{}', floors timestamptz[] DEFAULT NULL)
+RETURNS TABLE (id bigint, claim bigint, worker bigint, claimed_at timestamptz, target text, store text, prune_parents smallint, source text,
+  actor text, attempt integer, lost integer, last_error text, created_at timestamptz, first_due_at timestamptz, objects_deleted bigint,
+  bytes_freed bigint, due_at timestamptz)
+LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
 DECLARE
   number bigint;
   moment timestamptz;
@@ -23,19 +31,22 @@ BEGIN
   number := nextval('afterdelete.claim_number');
   moment := clock_timestamp();
   RETURN QUERY
-  WITH picked AS MATERIALIZED (
+  WITH asked AS MATERIALIZED (
+    SELECT s.store, s.room, coalesce(s.floor, '-infinity') AS floor, EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store) AS paused
+      FROM unnest(stores, rooms, floors) AS s (store, room, floor) WHERE s.store IS NOT NULL
+  ), picked AS MATERIALIZED (
     SELECT due.tid
-      FROM unnest(stores, rooms) AS s (store, room)
+      FROM asked s
      CROSS JOIN LATERAL (
        SELECT p.ctid AS tid FROM afterdelete.pending_file_cleanup p
-        WHERE p.store = s.store AND p.due_at <= moment AND p.lost < 3
+        WHERE p.store = s.store AND p.due_at >= s.floor AND p.due_at <= moment AND p.lost < 3
           AND (others = '{}'
                OR NOT EXISTS (SELECT FROM unnest(others) AS o (root) WHERE starts_with(p.target, o.root))
                OR EXISTS (SELECT FROM unnest(mine) AS m (root) WHERE starts_with(p.target, m.root) AND p.target <> m.root
                              AND NOT starts_with(p.target, m.root || '.afterdelete-root')))
         ORDER BY p.due_at, p.id LIMIT s.room
           FOR UPDATE SKIP LOCKED) due
-     WHERE NOT EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store)
+     WHERE NOT s.paused
   ), taken AS (
     DELETE FROM afterdelete.pending_file_cleanup p USING picked WHERE p.ctid = picked.tid RETURNING p.*
   ), moved AS (
@@ -44,13 +55,29 @@ BEGIN
     SELECT t.id, number, worker_id, moment, t.target, t.store, t.prune_parents, t.source, t.actor,
            t.attempt, t.lost, t.last_error, t.created_at, coalesce(t.first_due_at, t.due_at), t.objects_deleted, t.bytes_freed
       FROM taken t
-    RETURNING *
   )
-  SELECT * FROM moved;
+  SELECT t.id, number, worker_id, moment, t.target::text, t.store, t.prune_parents, t.source, t.actor, t.attempt, t.lost, t.last_error,
+         t.created_at, coalesce(t.first_due_at, t.due_at), t.objects_deleted, t.bytes_freed, t.due_at
+    FROM taken t
+  UNION ALL
+  SELECT NULL, number, worker_id, moment, NULL, a.store, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM asked a WHERE a.paused AND floors IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION afterdelete.claim(bigint, text[], integer[], text[]) IS
-  'Moves due rows to running, at most rooms[i] of stores[i], except those inside the roots of others. Raises AD001 when the worker has lost its lease.';
+COMMENT ON FUNCTION afterdelete.claim(bigint, text[], integer[], text[], timestamptz[]) IS
+  'Moves due rows to running, at most rooms[i] of stores[i], due from floors[i] on, except those inside the roots of others. Raises AD001 when the worker has lost its lease.';
+
+-- In this order: whoever has its transaction id before the moment has a smaller one than ours. Once all smaller ones have ended,
+-- no row can appear any more that was due before that moment, because a row's time is taken after its transaction has an id.
+CREATE FUNCTION afterdelete.mark(OUT moment timestamptz, OUT own xid8, OUT ended_below xid8) LANGUAGE plpgsql AS $$
+BEGIN
+  moment := clock_timestamp();
+  own := pg_current_xact_id();
+  ended_below := pg_snapshot_xmin(pg_current_snapshot());
+END
+$$;
+COMMENT ON FUNCTION afterdelete.mark() IS
+  'A moment, a transaction id that is larger than that of any transaction which had one before the moment, and the id below which all have ended.';
 
 CREATE FUNCTION afterdelete.claim_suspect(worker_id bigint, stores text[])
 RETURNS SETOF afterdelete.running_file_cleanup LANGUAGE plpgsql

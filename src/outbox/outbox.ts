@@ -22,6 +22,25 @@ export interface ClaimedRow {
   readonly waited: number;
   /** When this worker received it, on the clock of `performance.now()`. */
   readonly claimedAt: number;
+  /** When it was due this time, in microseconds since 1970; time of the database. */
+  readonly dueAt: number;
+}
+
+/** What a claim brought. */
+export interface Claimed {
+  readonly rows: ClaimedRow[];
+  /** Stores that were not looked at, because they are paused for all workers. */
+  readonly paused: ReadonlySet<string>;
+}
+
+/** What `afterdelete.mark()` tells: see `src/reconciler/floors.ts`. */
+export interface Mark {
+  /** In microseconds since 1970; time of the database. */
+  readonly moment: number;
+  /** Larger than the id of any transaction that had one before the moment. */
+  readonly own: bigint;
+  /** All transactions with a smaller id have ended. */
+  readonly endedBelow: bigint;
 }
 
 /** What is put on record of a row; `objects` and `bytes` are totals over all its slices. */
@@ -121,25 +140,40 @@ export class Outbox {
   }
 
   /**
-   * Claims due rows, at most `room` of each store, oldest first within a store, but none inside the roots of `others`.
+   * Claims due rows, at most `room` of each store, oldest first within a store, but none inside the roots of `others`; in
+   * each store those that were due from its floor on, in microseconds since 1970.
    * @throws an error for which `isLeaseLost` is true when the worker has been taken for vanished.
    */
   async claim(
     worker: string,
     rooms: ReadonlyMap<string, number>,
     others: readonly string[] = [],
-  ): Promise<ClaimedRow[]> {
-    const { rows } = await sql<RawClaim>`
-      SELECT ${CLAIM_COLUMNS} FROM afterdelete.claim(${worker}, ${[...rooms.keys()]}::text[], ${[...rooms.values()]}::int[],
-        ${others}::text[]) c
+    floors: ReadonlyMap<string, number> = new Map(),
+  ): Promise<Claimed> {
+    const stores = [...rooms.keys()];
+    const { rows } = await sql<RawClaim | { id: null; store: string }>`
+      SELECT ${CLAIM_COLUMNS}, (1000000 * extract(epoch FROM c.due_at))::float8 AS due_at FROM afterdelete.claim(${worker}, ${stores}::text[], ${[...rooms.values()]}::int[], ${others}::text[],
+        ARRAY(SELECT '1970-01-01 00:00:00Z'::timestamptz + f.at * interval '1 microsecond'
+                FROM unnest(${stores.map(store => floors.get(store) ?? null)}::bigint[]) WITH ORDINALITY AS f (at, n) ORDER BY f.n)) c
       ORDER BY c.first_due_at, c.id`.execute(this.#db);
-    return rows.map(claimedRow);
+    const paused = new Set(rows.filter(row => row.id === null).map(row => row.store));
+    return { rows: rows.filter((row): row is RawClaim => row.id !== null).map(claimedRow), paused };
+  }
+
+  /** Sets a mark: what of the past is settled once all transactions of before have ended. */
+  async mark(): Promise<Mark> {
+    const { rows } = await sql<{ moment: number; own: string; ended_below: string }>`
+      SELECT (1000000 * extract(epoch FROM m.moment))::float8 AS moment, m.own::text, m.ended_below::text FROM afterdelete.mark() m`.execute(
+      this.#db,
+    );
+    const { moment, own, ended_below } = rows[0] as { moment: number; own: string; ended_below: string };
+    return { moment, own: BigInt(own), endedBelow: BigInt(ended_below) };
   }
 
   /** Claims one row that seems to kill its workers, for a worker that has nothing else in hand. */
   async claimSuspect(worker: string, stores: readonly string[]): Promise<ClaimedRow | undefined> {
     const { rows } = await sql<RawClaim>`
-      SELECT ${CLAIM_COLUMNS} FROM afterdelete.claim_suspect(${worker}, ${stores}::text[]) c`.execute(
+      SELECT ${CLAIM_COLUMNS}, (1000000 * extract(epoch FROM c.claimed_at))::float8 AS due_at FROM afterdelete.claim_suspect(${worker}, ${stores}::text[]) c`.execute(
       this.#db,
     );
     return rows.map(claimedRow)[0];
@@ -304,6 +338,7 @@ interface RawClaim {
   objects_deleted: string | null;
   bytes_freed: string | null;
   waited: number;
+  due_at: number;
 }
 
 const CLAIM_COLUMNS =
@@ -323,6 +358,7 @@ function claimedRow(row: RawClaim): ClaimedRow {
     bytes: optional(row.bytes_freed),
     waited: row.waited,
     claimedAt: performance.now(),
+    dueAt: row.due_at,
   };
 }
 

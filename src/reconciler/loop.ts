@@ -5,6 +5,7 @@ import type { Outbox } from '../outbox/outbox.ts';
 import type { WakeUp } from '../outbox/wake.ts';
 import type { Tenure } from './context.ts';
 import type { ReconcilerEvents } from './events.ts';
+import { Floors } from './floors.ts';
 import type { Housekeeping } from './housekeeping.ts';
 import type { Lease } from './lease.ts';
 import { Linger } from './linger.ts';
@@ -45,6 +46,7 @@ const IDLE_CHECK = 1_000;
 export class Loop {
   readonly #options: LoopOptions;
   readonly #linger = new Linger();
+  readonly #floors = new Floors();
   #tenure: Tenure = { ended: false, stopping: false };
   #suspects = false;
   #armWait = ARM_MIN;
@@ -75,6 +77,7 @@ export class Loop {
   /** Gets a worker row, and with it a new tenure: what the one before claimed is none of its business. */
   async register(): Promise<void> {
     await this.#options.lease.acquire();
+    this.#floors.fallBack();
     this.#tenure = { ended: false, stopping: this.#tenure.stopping };
   }
 
@@ -92,6 +95,8 @@ export class Loop {
           lease.lost();
           continue;
         }
+        // A claim that failed may have been rolled back, and have kept others from its rows.
+        this.#floors.fallBack();
         if (this.#trouble === undefined) this.#troubleSince = performance.now();
         this.#trouble = error instanceof Error ? error.message : String(error);
         const doing = isSchemaError(error) ? 'claiming (is the schema of another version?)' : 'claiming';
@@ -111,6 +116,7 @@ export class Loop {
     if (this.#tenure.ended) return;
 
     const { full } = await this.claim();
+    if (this.#floors.wantsMark) this.#floors.marked(await this.#options.outbox.mark());
     if (full) {
       void wakeUp?.disarm();
       // With room for more, claim again at once; without, wait until some comes free.
@@ -141,8 +147,17 @@ export class Loop {
     const tenure = this.#tenure;
     return await housekeeping.claiming(async () => {
       const rooms = this.#rooms();
-      const rows =
-        rooms.size === 0 || worker === undefined ? [] : await outbox.claim(worker, rooms, neighbours.roots);
+      if (rooms.size === 0 || worker === undefined) {
+        this.#recovered();
+        return { rows: 0, full: false };
+      }
+      const start = this.#floors.begin();
+      const { rows, paused } = await outbox.claim(
+        worker,
+        rooms,
+        neighbours.roots,
+        this.#floorsOf(rooms, start),
+      );
       this.#recovered();
       // The lease was lost meanwhile: these rows will be reaped with the others.
       if (tenure.ended) return { rows: 0, full: false };
@@ -151,10 +166,28 @@ export class Loop {
       for (const store of stores) {
         const mine = rows.filter(row => row.store === store.name);
         full ||= mine.length > 0 && mine.length === rooms.get(store.name);
+        if (rooms.has(store.name) && !paused.has(store.name))
+          this.#floors.claimed(
+            store.name,
+            mine.map(row => row.dueAt),
+            start,
+          );
         if (mine.length > 0) store.accept(mine, tenure);
       }
+      this.#floors.ended(full);
       return { rows: rows.length, full };
     });
+  }
+
+  #floorsOf(rooms: ReadonlyMap<string, number>, start: { sweep: boolean }): Map<string, number> {
+    const floors = [...rooms.keys()].map(store => [store, this.#floors.from(store, start)] as const);
+    return new Map(floors.filter((entry): entry is [string, number] => entry[1] !== undefined));
+  }
+
+  /** Rows may lie anywhere again: a worker vanished, or what others serve has changed. */
+  fallBack(): void {
+    this.#floors.fallBack();
+    this.#options.signal.ring('change');
   }
 
   #recovered(): void {

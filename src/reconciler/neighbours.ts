@@ -4,9 +4,12 @@ import type { Outbox } from '../outbox/outbox.ts';
 export class Neighbours {
   readonly #outbox: Pick<Outbox, 'liveRoots'>;
   readonly #mine: ReadonlySet<string>;
+  readonly #onChange: () => void;
   #roots: readonly string[] = [];
 
-  constructor(outbox: Pick<Outbox, 'liveRoots'>, mine: readonly string[]) {
+  /** `onChange`: rows that were others' may be ours now. */
+  constructor(outbox: Pick<Outbox, 'liveRoots'>, mine: readonly string[], onChange: () => void) {
+    this.#onChange = onChange;
     this.#outbox = outbox;
     this.#mine = new Set(mine);
   }
@@ -19,7 +22,10 @@ export class Neighbours {
   /** Asks anew; returns the roots of all live workers, this one's among them. */
   async refresh(): Promise<readonly string[]> {
     const live = await this.#outbox.liveRoots();
-    this.#roots = live.filter(root => !this.#mine.has(root));
+    const roots = live.filter(root => !this.#mine.has(root));
+    const changed = roots.join() !== this.#roots.join();
+    this.#roots = roots;
+    if (changed) this.#onChange();
     return live;
   }
 }

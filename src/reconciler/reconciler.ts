@@ -61,7 +61,7 @@ export class Reconciler {
     const holders = new Holders(this.#db);
     const held = askHolders(holders);
     this.#guard = options.guard === undefined ? held : both(held, options.guard);
-    this.#neighbours = new Neighbours(outbox, roots);
+    this.#neighbours = new Neighbours(outbox, roots, () => this.#loop.fallBack());
     this.#lease = new Lease({
       outbox,
       worker: { name: this.name, version: VERSION, stores, roots, lease, history },
@@ -88,7 +88,10 @@ export class Reconciler {
       stores: this.#all,
       neighbours: this.#neighbours,
       onTrouble,
-      onReaped: reaped => void this.events.emit('reaped', reaped),
+      onReaped: reaped => {
+        this.#loop.fallBack();
+        this.events.emit('reaped', reaped);
+      },
     });
     this.#wakeUp = listenUrl === 'off' ? undefined : this.#createWakeUp(listenUrl, applicationName);
     this.#loop = new Loop({

@@ -111,12 +111,12 @@ describe('a claim whose answer is lost', () => {
     let lose = true;
     // The fault that no proxy times well: committed by the server, and the connection gone before the answer.
     reconciler.outbox.claim = async (...args) => {
-      const rows = await claim(...args);
-      if (rows.length > 0 && lose) {
+      const claimedNow = await claim(...args);
+      if (claimedNow.rows.length > 0 && lose) {
         lose = false;
         throw new Error('Connection terminated unexpectedly');
       }
-      return rows;
+      return claimedNow;
     };
     await db.sql(ENQUEUE, [10]);
     await reconciler.start();

@@ -50,7 +50,7 @@ describe('Outbox', () => {
     await db.sql(
       "INSERT INTO afterdelete.pending_file_cleanup (target, created_at, run_at) SELECT 'fake://store/' || i, now() - i * interval '1 minute', now() - i * interval '1 minute' FROM generate_series(1, 9) i",
     );
-    const rows = await outbox.claim(worker, rooms(3));
+    const rows = (await outbox.claim(worker, rooms(3))).rows;
     expect(rows.map(row => row.target)).toEqual(['fake://store/9', 'fake://store/8', 'fake://store/7']);
     expect(rows[0]).toMatchObject({
       store: STORE,
@@ -66,7 +66,7 @@ describe('Outbox', () => {
 
   it('claims nothing for no stores', async () => {
     const { outbox } = openOutbox(db.url);
-    expect(await outbox.claim(await register(outbox), new Map())).toEqual([]);
+    expect((await outbox.claim(await register(outbox), new Map())).rows).toEqual([]);
     expect(await outbox.nextDue([])).toBeUndefined();
   });
 
@@ -94,11 +94,11 @@ describe('Outbox', () => {
     const { outbox } = openOutbox(db.url);
     const worker = await register(outbox);
     await put(db);
-    const row = only(await outbox.claim(worker, rooms(1)));
+    const row = only((await outbox.claim(worker, rooms(1))).rows);
     await outbox.progress([]);
     await outbox.progress([{ row, objects: 3_000_000_000, bytes: 9_007_199_254_740_991 }]);
     expect(await outbox.deregister(worker)).toBe(1);
-    expect(only(await outbox.claim(await register(outbox), rooms(1)))).toMatchObject({
+    expect(only((await outbox.claim(await register(outbox), rooms(1))).rows)).toMatchObject({
       objects: 3_000_000_000,
       bytes: 9_007_199_254_740_991,
     });
@@ -116,7 +116,7 @@ describe('Outbox', () => {
     const worker = await register(outbox);
     const messages = ['a\0b', 'a\ud800', 'x'.repeat(2_000_000), 'it\'s {a,b} \\ "quoted"', '', 'NULL'];
     await fill(db, messages.length);
-    const rows = await outbox.claim(worker, rooms(100));
+    const rows = (await outbox.claim(worker, rooms(100))).rows;
     const dead = rows.map((row, i) => ({
       ...settled(row),
       kind: 'dead' as const,
@@ -135,7 +135,7 @@ describe('Outbox', () => {
     const { outbox } = openOutbox(db.url);
     const [mine, other] = [await register(outbox), await register(outbox)];
     await fill(db, 6);
-    const known = await outbox.claim(mine, rooms(2));
+    const known = (await outbox.claim(mine, rooms(2))).rows;
     await outbox.claim(mine, rooms(2));
     await outbox.claim(other, rooms(2));
     expect(await outbox.handBackStrays(mine, known)).toBe(2);

@@ -200,7 +200,7 @@ describe('a worker', () => {
     await put(db);
     await put(db);
     await put(db);
-    const rows = await outbox.claim(worker, new Map([[STORE, 10]]));
+    const rows = (await outbox.claim(worker, new Map([[STORE, 10]]))).rows;
     const [a, b, c] = rows.map(row => ({ row, objects: 1, bytes: 10 }));
     if (a === undefined || b === undefined || c === undefined) throw new Error('three rows');
     await outbox.progress([a, b, c]);

@@ -24,6 +24,7 @@ const row: ClaimedRow = {
   bytes: null,
   waited: 0,
   claimedAt: 0,
+  dueAt: 0,
 };
 const policy: OutcomePolicy = { maxAttempts: 3, backoff: { base: 1_000, cap: 60_000 }, slice: 10_000 };
 const calm = { stopping: false, storeWait: 0 };

@@ -194,12 +194,12 @@ it('a claim that was under way when its store was paused brings rows that are ha
   const { open, passed } = gate();
   let claimed = false;
   outbox.claim = async (...args) => {
-    const rows = await claim(...args);
-    if (rows.length > 0) {
+    const claimedNow = await claim(...args);
+    if (claimedNow.rows.length > 0) {
       claimed = true;
       await passed;
     }
-    return rows;
+    return claimedNow;
   };
   const listening = nextEvent(reconciler, 'listen_restored');
   await reconciler.start();
