@@ -28,6 +28,8 @@ CREATE TABLE afterdelete.pending_file_cleanup (
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);
 
 CREATE INDEX pending_file_cleanup_due ON afterdelete.pending_file_cleanup (store, due_at, id);
+-- Rows that came back: how old the oldest is.
+CREATE INDEX pending_file_cleanup_first_due ON afterdelete.pending_file_cleanup (store, first_due_at) WHERE first_due_at IS NOT NULL;
 CREATE INDEX pending_file_cleanup_suspect ON afterdelete.pending_file_cleanup (store, due_at) WHERE lost >= 3;
 
 COMMENT ON TABLE afterdelete.pending_file_cleanup IS

@@ -1,5 +1,17 @@
 -- What people and Prometheus look at.
 
+-- The planner knows from samples, and from the size of the files, how many rows there are about.
+CREATE FUNCTION afterdelete.estimated_pending(store text, waiting boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  plan json;
+BEGIN
+  EXECUTE format('EXPLAIN (FORMAT JSON) SELECT FROM afterdelete.pending_file_cleanup p WHERE p.store = %L AND p.due_at %s statement_timestamp()',
+                 store, CASE WHEN waiting THEN '>' ELSE '<=' END) INTO plan;
+  RETURN (plan -> 0 -> 'Plan' ->> 'Plan Rows')::numeric::bigint;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.estimated_pending(text, boolean) IS 'About how many rows of a store are due, or (waiting) not yet; costs the same however many there are.';
+
 CREATE VIEW afterdelete.backlog AS
 WITH RECURSIVE waiting (store) AS (
   -- One step a store through the index, however many rows there are.
@@ -25,19 +37,29 @@ SELECT k.store,
          OR coalesce((SELECT bool_and(EXISTS (SELECT FROM afterdelete.worker_pause wp WHERE wp.worker = w.id AND wp.store = k.store))
                         FROM afterdelete.worker w WHERE k.store = ANY (w.stores) AND w.lease_until > statement_timestamp()), false) AS paused,
        EXISTS (SELECT FROM afterdelete.worker w WHERE k.store = ANY (w.stores) AND w.lease_until > statement_timestamp()) AS served,
-       false AS estimated
+       p.estimated OR d.dead > 100000 AS estimated
   FROM known k
  CROSS JOIN LATERAL (
-   SELECT count(*) FILTER (WHERE q.due_at <= statement_timestamp()) AS due,
-          count(*) FILTER (WHERE q.due_at > statement_timestamp() AND q.attempt = 0 AND q.put_back IS NULL) AS delayed,
-          count(*) FILTER (WHERE q.due_at > statement_timestamp() AND (q.attempt > 0 OR q.put_back IS NOT NULL)) AS retrying,
-          min(coalesce(q.first_due_at, q.due_at)) FILTER (WHERE q.due_at <= statement_timestamp() OR q.first_due_at IS NOT NULL) AS oldest_due_at
-     FROM afterdelete.pending_file_cleanup q WHERE q.store = k.store) p
+   -- Counted up to 100,000 by the index. Beyond, the planner's estimate.
+   SELECT CASE WHEN c.due > 100000 THEN greatest(c.due, afterdelete.estimated_pending(k.store, false)) ELSE c.due END AS due,
+          (c.delayed * c.share)::bigint AS delayed, (c.retrying * c.share)::bigint AS retrying,
+          c.due > 100000 OR c.waiting > 100000 AS estimated,
+          least((SELECT min(q.due_at) FROM afterdelete.pending_file_cleanup q WHERE q.store = k.store AND q.due_at <= statement_timestamp()),
+                (SELECT min(q.first_due_at) FROM afterdelete.pending_file_cleanup q WHERE q.store = k.store AND q.first_due_at IS NOT NULL)) AS oldest_due_at
+     FROM (SELECT (SELECT count(*) FROM (SELECT FROM afterdelete.pending_file_cleanup q
+                                          WHERE q.store = k.store AND q.due_at <= statement_timestamp() LIMIT 100001) x) AS due,
+                  w.delayed, w.retrying, w.waiting,
+                  CASE WHEN w.waiting > 100000 THEN greatest(1, afterdelete.estimated_pending(k.store, true)::double precision / w.waiting) ELSE 1 END AS share
+             FROM (SELECT count(*) AS waiting,
+                          count(*) FILTER (WHERE x.attempt = 0 AND x.put_back IS NULL) AS delayed,
+                          count(*) FILTER (WHERE x.attempt > 0 OR x.put_back IS NOT NULL) AS retrying
+                     FROM (SELECT q.attempt, q.put_back FROM afterdelete.pending_file_cleanup q
+                            WHERE q.store = k.store AND q.due_at > statement_timestamp() LIMIT 100001) x) w) c) p
  CROSS JOIN LATERAL (
    SELECT count(*) AS running, min(q.first_due_at) AS oldest_due_at
      FROM afterdelete.running_file_cleanup q WHERE q.store = k.store) r
  CROSS JOIN LATERAL (
-   SELECT count(*) AS dead FROM afterdelete.dead_file_cleanup q WHERE q.store = k.store) d;
+   SELECT count(*) AS dead FROM (SELECT FROM afterdelete.dead_file_cleanup q WHERE q.store = k.store LIMIT 100001) x) d;
 
 COMMENT ON VIEW afterdelete.backlog IS 'How much waits, one row a store.';
 COMMENT ON COLUMN afterdelete.backlog.store IS 'Scheme and authority, e.g. file:// or s3://bucket.';
@@ -51,7 +73,7 @@ COMMENT ON COLUMN afterdelete.backlog.retrying IS 'Waits after an attempt, or is
 COMMENT ON COLUMN afterdelete.backlog.oldest_due_at IS 'When the oldest row was first due; retrying and running ones included.';
 COMMENT ON COLUMN afterdelete.backlog.paused IS 'Paused by an operator or a fuse, or by every live worker that serves it.';
 COMMENT ON COLUMN afterdelete.backlog.served IS 'Whether a live worker serves the store.';
-COMMENT ON COLUMN afterdelete.backlog.estimated IS 'Whether the counts are estimates.';
+COMMENT ON COLUMN afterdelete.backlog.estimated IS 'Whether some counts are estimates: above 100,000 rows nobody counts. dead then says 100,001.';
 
 CREATE VIEW afterdelete.stuck AS
 WITH live AS (

@@ -42,6 +42,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA afterdelete TO afterdelete_reader, afterdel
 GRANT INSERT, UPDATE ON afterdelete.file_root TO afterdelete_operator;
 GRANT EXECUTE ON FUNCTION afterdelete.cancel(bigint, text), afterdelete.retry(bigint), afterdelete.discard(bigint, text),
   afterdelete.pause(text, text), afterdelete.resume(text) TO afterdelete_operator;
+GRANT EXECUTE ON FUNCTION afterdelete.estimated_pending(text, boolean) TO afterdelete_worker, afterdelete_operator, afterdelete_reader;  -- for backlog
 -- Who holds what; verdicts is the guard itself, and watch_problems what `afterdelete check` asks.
 GRANT EXECUTE ON FUNCTION afterdelete.is_held(text), afterdelete.holders(text) TO afterdelete_worker, afterdelete_operator, afterdelete_reader;
 GRANT EXECUTE ON FUNCTION afterdelete.verdicts(text[]), afterdelete.watch_problems(), afterdelete.guard_problems() TO afterdelete_worker, afterdelete_operator;

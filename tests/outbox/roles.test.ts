@@ -315,6 +315,7 @@ describe('an operator', () => {
     expect(await callable('operator')).toEqual([
       'cancel',
       'discard',
+      'estimated_pending',
       'guard_problems',
       'holders',
       'is_held',
@@ -333,7 +334,7 @@ describe('an operator', () => {
 
 describe('a reader', () => {
   it('may select, and ask who holds what', async () => {
-    expect(await callable('reader')).toEqual(['holders', 'is_held']);
+    expect(await callable('reader')).toEqual(['estimated_pending', 'holders', 'is_held']);
     expect(await may('reader', 'SELECT')).toEqual([...TABLES].sort());
     for (const right of ['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'])
       expect(await may('reader', right)).toEqual([]);

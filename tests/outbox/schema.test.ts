@@ -79,7 +79,12 @@ describe('the hot path', () => {
       await names(
         "SELECT indexname AS name FROM pg_indexes WHERE schemaname = 'afterdelete' AND tablename = 'pending_file_cleanup' ORDER BY 1",
       ),
-    ).toEqual(['pending_file_cleanup_due', 'pending_file_cleanup_pkey', 'pending_file_cleanup_suspect']);
+    ).toEqual([
+      'pending_file_cleanup_due',
+      'pending_file_cleanup_first_due',
+      'pending_file_cleanup_pkey',
+      'pending_file_cleanup_suspect',
+    ]);
     expect(
       await names(
         "SELECT indexname AS name FROM pg_indexes WHERE schemaname = 'afterdelete' AND tablename = 'running_file_cleanup'",

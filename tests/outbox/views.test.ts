@@ -95,6 +95,30 @@ describe('backlog', () => {
     });
   });
 
+  it('counts exactly up to 100,000 rows, and says of more that it estimates', async () => {
+    const insert = (n: number, columns = '', values = '') =>
+      db.sql(
+        `INSERT INTO afterdelete.pending_file_cleanup (target${columns}) SELECT '${STORE}/' || i${values} FROM generate_series(1, $1) i`,
+        [n],
+      );
+    await insert(100_000);
+    expect(await backlog()).toMatchObject({ due: '100000', pending: '100000', estimated: false });
+    await insert(50_000);
+    await insert(110_000, ', run_at, attempt', ", now() + interval '1 day', i % 2");
+    await db.sql('ANALYZE afterdelete.pending_file_cleanup');
+    const row = await backlog();
+    expect(row.estimated).toBe(true);
+    for (const [column, truth] of [
+      ['due', 150_000],
+      ['delayed', 55_000],
+      ['retrying', 55_000],
+      ['pending', 260_000],
+    ] as const) {
+      expect(Number(row[column]) / truth, column).toBeGreaterThan(0.8);
+      expect(Number(row[column]) / truth, column).toBeLessThan(1.2);
+    }
+  });
+
   it('knows stores that have rows in one state only, and those that have none but a pause or a worker', async () => {
     const worker = await addWorker(db, { stores: ['s3://running', 's3://idle', 's3://dead'] });
     await put(db, 's3://pending/a');
