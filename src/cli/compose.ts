@@ -38,10 +38,12 @@ export function handlerFor(root: string, handlers: readonly Handler[]): Handler 
   return handler;
 }
 
-/** Storage calls in flight for stores whose roots say so. */
-function storeConcurrency(roots: readonly RootConfig[]): Map<string, number> {
+/** A limit of each store whose roots set it. */
+function limits(roots: readonly RootConfig[], name: 'concurrency' | 'rate'): Map<string, number> {
   return new Map(
-    roots.flatMap(({ store, concurrency }) => (concurrency === undefined ? [] : [[store, concurrency]])),
+    roots.flatMap(({ store, [name]: limit }): [string, number][] =>
+      limit === undefined ? [] : [[store, limit]],
+    ),
   );
 }
 
@@ -53,7 +55,8 @@ export function createDaemon(config: Config, env: Env): Reconciler {
     roots: config.roots.map(root => root.uri),
     handlers: createHandlers(config, env),
     concurrency: config.concurrency,
-    storeConcurrency: storeConcurrency(config.roots),
+    storeConcurrency: limits(config.roots, 'concurrency'),
+    storeRate: limits(config.roots, 'rate'),
     prefetch: config.prefetch,
     maxAttempts: config.maxAttempts,
     retryBase: config.retryBase,

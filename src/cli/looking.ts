@@ -19,6 +19,7 @@ export function createLookingContext({ concurrency, storageTimeout, identities }
     storageTimeout,
     margin: 0,
     sliceEnd: Number.POSITIVE_INFINITY,
+    rate: undefined,
     identity: root => identities.get(root),
     onProgress: () => {},
   });

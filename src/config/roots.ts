@@ -21,6 +21,8 @@ export interface RootConfig {
   readonly store: string;
   /** Most storage calls in flight for the whole store; undefined: what `Config.concurrency` says. */
   readonly concurrency: number | undefined;
+  /** Most rows or objects a second for the whole store; undefined: as many as can be. */
+  readonly rate: number | undefined;
   /** Base URL of an S3 server other than AWS. */
   readonly endpoint: string | undefined;
   readonly region: string | undefined;
@@ -72,6 +74,7 @@ const ROOT = z.strictObject({
     )
     .optional(),
   concurrency: count(1, 10_000).optional(),
+  rate: count(1, 1_000_000).optional(),
   versions: z
     .literal('keep', { error: 'keep: this version of afterdelete cannot purge versions yet' })
     .optional(),
@@ -89,7 +92,7 @@ const S3_ONLY = [
   'deleteMode',
 ] as const satisfies readonly (keyof RootConfig)[];
 /** What all roots of a store share, because there is one client and one limit a store. */
-const PER_STORE = [...S3_ONLY, 'concurrency'] as const;
+const PER_STORE = [...S3_ONLY, 'concurrency', 'rate'] as const;
 
 interface NamedRoot {
   readonly name: string;
@@ -140,6 +143,7 @@ function readRoot(input: RootInput, rules: RootRules, problems: string[]): RootC
     uri,
     store: storeOf(uri),
     concurrency: result.data.concurrency,
+    rate: result.data.rate,
     endpoint: result.data.endpoint,
     region: result.data.region,
     forcePathStyle: result.data.forcePathStyle,

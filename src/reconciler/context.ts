@@ -1,7 +1,9 @@
 /** What a handler is given to work with: a slot for each storage call, within the lease, and no longer than allowed. */
+import { setTimeout as setTimeoutOf } from 'node:timers/promises';
 import type { LimitFunction } from 'p-limit';
 import { type Context, type Receipt, Stopped, StorageError } from '../handlers/contract.ts';
 import type { Lease } from './lease.ts';
+import type { Rate } from './rate.ts';
 
 /** Everything a worker does between getting a lease and losing it. */
 export interface Tenure {
@@ -22,9 +24,14 @@ export interface ContextOptions {
   readonly margin: number;
   /** When the time slice ends, on the clock of `performance.now()`. */
   readonly sliceEnd: number;
+  /** Calls wait for it: for trees and prefixes, whose objects nobody has counted before. */
+  readonly rate: Rate | undefined;
   readonly identity: (root: string) => string | undefined;
   readonly onProgress: (id: string, receipt: Receipt) => void;
 }
+
+/** How often a call that waits for the rate looks whether it should end, in ms. */
+const RATE_CHECK = 250;
 
 export function createContext(options: ContextOptions): Context {
   const { lease, tenure, slots, storageTimeout, margin } = options;
@@ -53,10 +60,28 @@ export function createContext(options: ContextOptions): Context {
     }
   };
 
+  const shouldYield = () => tenure.stopping || tenure.ended || performance.now() >= options.sliceEnd;
+  let progressed = false;
+
+  /** A slice that ends while it waits is no failure: with something deleted it yields, without it waits on. */
+  const pace = async () => {
+    for (let wait = options.rate?.wait ?? 0; wait > 0; wait = options.rate?.wait ?? 0) {
+      if (tenure.stopping || tenure.ended || (progressed && shouldYield()))
+        throw new Stopped('the rate of its store allows no more for now');
+      await setTimeoutOf(Math.min(wait, RATE_CHECK));
+    }
+  };
+
   return {
-    call: work => slots(() => run(work)),
-    shouldYield: () => tenure.stopping || tenure.ended || performance.now() >= options.sliceEnd,
-    progress: options.onProgress,
+    call: async work => {
+      if (options.rate !== undefined) await pace();
+      return await slots(() => run(work));
+    },
+    shouldYield,
+    progress: (id, receipt) => {
+      progressed ||= receipt.objects > 0;
+      options.onProgress(id, receipt);
+    },
     identity: options.identity,
   };
 }

@@ -19,6 +19,8 @@ export interface ReconcilerOptions {
   readonly concurrency?: number;
   /** Other numbers of storage calls in flight, by store, e.g. `s3://bucket`. */
   readonly storeConcurrency?: ReadonlyMap<string, number>;
+  /** Rows or objects a second, by store, for storage that must not be hammered. Each daemon keeps to it by itself. */
+  readonly storeRate?: ReadonlyMap<string, number>;
   /** Rows claimed and not yet settled, per store. Default: 4000. */
   readonly prefetch?: number;
   /** Attempts before a row is dead. Default: 20. */
@@ -83,6 +85,7 @@ export function resolveSettings({ guard: _, ...options }: ReconcilerOptions): Se
     listenUrl: options.databaseUrl,
     fuse: 'off' as const,
     storeConcurrency: new Map<string, number>(),
+    storeRate: new Map<string, number>(),
     ...given,
     roots: options.roots,
     handlers: options.handlers,
@@ -93,6 +96,9 @@ export function resolveSettings({ guard: _, ...options }: ReconcilerOptions): Se
   }
   for (const name of ['retryBase', 'retryCap', 'poll', 'shutdownGrace', 'history'] as const) {
     if (!Number.isFinite(all[name]) || all[name] < 0) fail(name, 'milliseconds, 0 or more', all[name]);
+  }
+  for (const [store, rate] of all.storeRate) {
+    if (!(rate > 0)) fail('storeRate', `more than 0 a second for ${store}`, rate);
   }
   if (all.retryBase > all.retryCap) fail('retryBase', `at most retryCap (${all.retryCap})`, all.retryBase);
   if (!(all.lease >= 1_000)) fail('lease', 'at least 1000 milliseconds', all.lease);

@@ -17,6 +17,7 @@ import { Lease } from './lease.ts';
 import { Loop, type Ring } from './loop.ts';
 import { Neighbours } from './neighbours.ts';
 import { type ReconcilerOptions, resolveSettings, type Settings } from './options.ts';
+import { Rate } from './rate.ts';
 import { Settler } from './settler.ts';
 import { Signal } from './signal.ts';
 import { Store } from './store.ts';
@@ -111,6 +112,7 @@ export class Reconciler {
     const { roots, handlers, concurrency, storeConcurrency, prefetch, storageTimeout, margin } =
       this.#settings;
     const { maxAttempts, retryBase, retryCap, slice, fuse } = this.#settings;
+    const perSecond = this.#settings.storeRate.get(store);
     const handler = handlers.find(h => store.startsWith(`${h.scheme}://`));
     if (handler === undefined) throw new TypeError(`no handler for ${store}`);
     return new Store({
@@ -125,6 +127,7 @@ export class Reconciler {
       events: this.events,
       worker: this.name,
       concurrency: storeConcurrency.get(store) ?? concurrency,
+      rate: perSecond === undefined ? undefined : new Rate(perSecond),
       prefetch,
       policy: { maxAttempts, backoff: { base: retryBase, cap: retryCap }, slice },
       fuse: fuse === 'off' ? undefined : { limit: fuse, spending: new Spending(this.#db) },

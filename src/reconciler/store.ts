@@ -15,6 +15,7 @@ import type { Lease } from './lease.ts';
 import type { Neighbours } from './neighbours.ts';
 import { handBack, type OutcomePolicy, settlementOf, totalOf } from './outcome.ts';
 import { Pauses } from './pauses.ts';
+import type { Rate } from './rate.ts';
 import { type Run, report } from './report.ts';
 import type { Settler } from './settler.ts';
 
@@ -31,6 +32,8 @@ export interface StoreOptions {
   readonly worker: string;
   /** Storage calls in flight. */
   readonly concurrency: number;
+  /** Rows or objects a second; left out: as many as can be. */
+  readonly rate: Rate | undefined;
   /** Rows claimed and not yet settled. */
   readonly prefetch: number;
   readonly policy: OutcomePolicy;
@@ -59,6 +62,8 @@ type Task = Held & { readonly cleanup: Cleanup };
 
 /** Most rows of one store that one claim asks for. */
 const CLAIM = 1_000;
+/** So many seconds' worth of rows a store with a rate has in hand at most. */
+const RATED_AHEAD = 10;
 
 export class Store {
   readonly #options: StoreOptions;
@@ -68,6 +73,7 @@ export class Store {
   readonly #held = new Map<string, Held>();
   #queue: Task[][] = [];
   #running = 0;
+  #rateTimer: NodeJS.Timeout | undefined;
 
   constructor(options: StoreOptions) {
     this.#options = options;
@@ -95,7 +101,11 @@ export class Store {
   get room(): number {
     const { admits } = this.#pauses;
     if (admits !== 'all') return admits === 'probe' && this.inHand === 0 ? 1 : 0;
-    const { prefetch } = this.#options;
+    const { rate } = this.#options;
+    const prefetch = Math.min(
+      this.#options.prefetch,
+      rate === undefined ? Infinity : RATED_AHEAD * Math.ceil(rate.perSecond),
+    );
     const free = prefetch - this.inHand;
     return free >= Math.min(prefetch, CLAIM) / 4 ? Math.min(free, CLAIM) : 0;
   }
@@ -139,20 +149,33 @@ export class Store {
       tasks.push(Object.assign(held, { cleanup }));
     }
     if (foreign.length > 0) void this.#leave(foreign);
-    this.#queue.push(...formBatches(tasks, this.#options.handler.batchSize));
+    const { handler, rate } = this.#options;
+    this.#queue.push(
+      ...formBatches(tasks, Math.min(handler.batchSize, Math.ceil(rate?.perSecond ?? Infinity))),
+    );
     this.#pump();
   }
 
   #pump(): void {
-    while (this.#running < this.#options.concurrency) {
-      const batch = this.#queue.shift();
-      if (batch === undefined) return;
+    while (this.#running < this.#options.concurrency && this.#queue.length > 0 && this.#isInRate()) {
+      const batch = this.#queue.shift() as Task[];
       this.#running += 1;
       void this.#run(batch).finally(() => {
         this.#running -= 1;
         this.#pump();
       });
     }
+  }
+
+  /** Whether the rate lets another batch go now; else it is looked at again when it does. */
+  #isInRate(): boolean {
+    const wait = this.#options.rate?.wait ?? 0;
+    if (wait > 0)
+      this.#rateTimer ??= setTimeout(() => {
+        this.#rateTimer = undefined;
+        this.#pump();
+      }, wait);
+    return wait === 0;
   }
 
   /** Carries a batch out and has it settled. */
@@ -166,6 +189,8 @@ export class Store {
     const cleanups = batch.map(task => task.cleanup);
     // Not #held: by the time this run ends or tells of its progress, its lease may be lost and a row of it in hand anew.
     const tasks = new Map(batch.map(task => [task.row.id, task]));
+    // A row counts as one at least; what it deletes beyond that counts when it is known.
+    this.#options.rate?.spend(batch.length);
     const { outcomes, handled, ms } = await dispatch(cleanups, {
       guard,
       // A row that probes a store that is down goes all the same.
@@ -178,6 +203,8 @@ export class Store {
     });
     this.#pauses.judge(handled);
     batch.forEach((task, i) => {
+      const { objects } = outcomes[i] as Outcome;
+      this.#options.rate?.spend(Math.max(0, objects - Math.max(task.progress.objects, 1)));
       task.run = { receipt: outcomes[i] as Outcome, ms };
       this.#settle(task, outcomes[i] as Outcome);
     });
@@ -188,7 +215,7 @@ export class Store {
   }
 
   #context(tenure: Tenure, tasks: ReadonlyMap<string, Task>): Context {
-    const { lease, storageTimeout, margin, policy } = this.#options;
+    const { lease, storageTimeout, margin, policy, rate } = this.#options;
     return createContext({
       lease,
       tenure,
@@ -196,10 +223,13 @@ export class Store {
       storageTimeout,
       margin,
       sliceEnd: performance.now() + policy.slice,
+      rate: [...tasks.values()].some(task => task.cleanup.target.tree) ? rate : undefined,
       identity: root => this.#pauses.identity(root),
       onProgress: (id, receipt) => {
         const task = tasks.get(id);
-        if (task !== undefined) task.progress = receipt;
+        if (task === undefined) return;
+        rate?.spend(Math.max(receipt.objects, 1) - Math.max(task.progress.objects, 1));
+        task.progress = receipt;
       },
     });
   }

@@ -8,6 +8,7 @@ import { outsideMessage, rootOf } from '../../src/reconciler/confine.ts';
 import { Linger } from '../../src/reconciler/linger.ts';
 import { resolveSettings } from '../../src/reconciler/options.ts';
 import { type OutcomePolicy, settlementOf } from '../../src/reconciler/outcome.ts';
+import { Rate } from '../../src/reconciler/rate.ts';
 import { Signal } from '../../src/reconciler/signal.ts';
 import { parseTarget } from '../../src/target.ts';
 import { fakeHandler } from '../support/fake-handler.ts';
@@ -220,4 +221,28 @@ it('a signal that rings while nobody waits ends the next wait', async () => {
   const waiting = signal.wait(60_000);
   signal.ring('c');
   expect(await waiting).toBe('c');
+});
+
+describe('the rate of a store', () => {
+  it("lets a second's worth go at once, and then as much as the bucket fills", () => {
+    let now = 0;
+    const rate = new Rate(10, () => now);
+    for (let i = 0; i < 10; i++) {
+      expect(rate.wait).toBe(0);
+      rate.spend(1);
+    }
+    expect(rate.wait).toBeGreaterThan(0);
+    now += 101;
+    expect(rate.wait).toBe(0);
+    // More than there is: a debt, paid at the rate.
+    rate.spend(100);
+    expect(rate.wait).toBeGreaterThan(9_000);
+    now += 5_000;
+    expect(rate.wait).toBeGreaterThan(4_000);
+    now += 60_000;
+    expect(rate.wait).toBe(0);
+    rate.spend(10);
+    // It never holds more than a second's worth.
+    expect(rate.wait).toBeGreaterThan(0);
+  });
 });

@@ -350,3 +350,55 @@ describe('a root with an identity', () => {
     await done;
   });
 });
+
+describe('a store with a rate', () => {
+  it('is worked on no faster, in batches no larger, and leaves another store alone', async () => {
+    const db = await createDatabase();
+    const handler = fakeHandler();
+    const reconciler = testReconciler({
+      databaseUrl: db.url,
+      handlers: [handler],
+      roots: ['fake://slow/', 'fake://quick/'],
+      storeRate: new Map([['fake://slow', 2]]),
+    });
+    await db.sql(
+      "INSERT INTO afterdelete.pending_file_cleanup (target) SELECT 'fake://' || s || '/' || i FROM generate_series(1, 300) i, unnest(ARRAY['slow', 'quick']) s",
+    );
+    const quick = countEvents(reconciler, 'cleanup_done', 301);
+    await reconciler.start();
+    await quick;
+    // All 300 would take two and a half minutes.
+    const slow = handler.seen.filter(target => target.startsWith('fake://slow/')).length;
+    expect(slow).toBeGreaterThan(0);
+    expect(slow).toBeLessThan(150);
+    expect(handler.batches.some(size => size > 2)).toBe(true);
+    // Ten seconds' worth is all it has in hand.
+    expect(reconciler.inHand).toBeLessThanOrEqual(20);
+  });
+
+  it('counts what a tree deletes: it waits between its calls, yields, and is finished', async () => {
+    const db = await createDatabase();
+    let calls = 0;
+    const handler = fakeHandler(undefined, 'fake');
+    handler.delete = async ([cleanup], context) => {
+      for (let n = 1; n <= 3; n++) {
+        await context.call(async () => {
+          calls += 1;
+        });
+        context.progress(cleanup?.id ?? '', { objects: n, bytes: n });
+        if (context.shouldYield()) return [{ outcome: 'yielded', objects: n, bytes: n }];
+      }
+      return [{ outcome: 'deleted', objects: 3, bytes: 3 }];
+    };
+    const reconciler = testReconciler({
+      databaseUrl: db.url,
+      handlers: [handler],
+      storeRate: new Map([['fake://store', 20]]),
+    });
+    const done = nextEvent(reconciler, 'cleanup_done');
+    await db.sql("SELECT afterdelete.enqueue('fake://store/tree/')");
+    await reconciler.start();
+    expect(await done).toMatchObject({ outcome: 'deleted', totalObjects: 3, attempt: 1 });
+    expect(calls).toBe(3);
+  });
+});
