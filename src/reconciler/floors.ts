@@ -35,6 +35,8 @@ export class Floors {
   #settled = START;
   #sweptAt = START;
   #markedAt = START;
+  /** The moment of the last mark. */
+  #marked = START;
   #fellBackAt: number;
   /** Whether the last claim was full: only then does a burst go on. */
   #burst = false;
@@ -80,9 +82,9 @@ export class Floors {
 
   marked(mark: Mark): void {
     this.#markedAt = this.#now();
-    const last = this.#marks.at(-1);
     // The database's clock was set back: what is written now lies behind.
-    if (last !== undefined && mark.moment < last.moment) this.fallBack();
+    if (mark.moment < this.#marked) this.fallBack();
+    this.#marked = mark.moment;
     this.#marks.push(mark);
     while (this.#marks[0] !== undefined && this.#marks[0].own <= mark.endedBelow) {
       this.#settled = Math.max(this.#settled, (this.#marks.shift() as Mark).moment);
