@@ -71,6 +71,8 @@ export function logEvents(reconciler: Source, log: Logger): void {
     listen_restored: () => log.info({ event: 'listen_restored' }, 'notifications arrive'),
     lease_lost: ({ worker, inHand }) =>
       log.warn({ event: 'lease_lost', worker, in_hand: inHand }, 'taken for vanished: registering anew'),
+    schema_changed: ({ reason }) =>
+      log.fatal({ event: 'schema_changed', reason }, 'the schema is of another version: the daemon ends'),
     reaped: ({ workers, moved, died }) =>
       log.warn({ event: 'reaped', workers, moved, died }, 'took over the rows of vanished workers'),
     trouble: event => troubles.log(event),

@@ -10,7 +10,7 @@ import type { Reconciler } from '../reconciler/reconciler.ts';
 import { VERSION } from '../version.ts';
 import { settingsOf } from './command.ts';
 import { createDaemon } from './compose.ts';
-import { named } from './failure.ts';
+import { type ExitCode, named } from './failure.ts';
 import { countEvents, logEvents, refreshGauges } from './observe.ts';
 
 /** Waits between tries to reach the database at the start, in ms. */
@@ -31,7 +31,8 @@ output; metrics and health are served on AFTERDELETE_HTTP (127.0.0.1:9464).
 
 SIGTERM or SIGINT: finishes what it has in hand, within AFTERDELETE_SHUTDOWN_GRACE,
 hands back the rest, and exits with 0. A second signal ends it at once, with 1:
-nothing is lost then either, another daemon takes the rows over.
+nothing is lost then either, another daemon takes the rows over. It ends in the
+same good order, with 1, when another version has migrated the schema meanwhile.
 
 Example:
   DATABASE_URL=postgres://app@db/app \\
@@ -53,6 +54,7 @@ class Daemon {
   #http: HttpEndpoint | undefined;
   #waitingFor: string | undefined;
   #stopping = false;
+  #signalled = false;
 
   constructor(config: Config) {
     this.#config = config;
@@ -65,6 +67,8 @@ class Daemon {
     });
     logEvents(this.#reconciler, this.#log);
     countEvents(this.#reconciler, this.#metrics);
+    // As at the start: whoever looks after it installs the other version, or migrates.
+    this.#reconciler.events.once('schema_changed', () => this.#end(1));
   }
 
   async run(): Promise<void> {
@@ -129,13 +133,19 @@ class Daemon {
   }
 
   #onSignal(signal: NodeJS.Signals): void {
-    if (this.#stopping) {
+    if (this.#signalled) {
       this.#log.warn({ event: 'killed', signal }, 'a second signal: ending at once');
       process.exit(1);
     }
+    this.#signalled = true;
+    this.#end(0);
+  }
+
+  #end(code: ExitCode): void {
+    if (this.#stopping) return;
     this.#stopping = true;
     void this.#stop().then(
-      () => process.exit(0),
+      () => process.exit(code),
       error => {
         this.#log.fatal({ event: 'fatal', error }, 'stopping failed');
         process.exit(1);

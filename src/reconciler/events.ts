@@ -58,6 +58,8 @@ export interface ReconcilerEvents {
   wakeup: [{ cause: 'notify' | 'timer' | 'full' }];
   /** This worker was taken for vanished; it gave up what it had in hand and registers anew. */
   lease_lost: [{ worker: string; inHand: number }];
+  /** The schema is that of another version now: it claims nothing more and stops. `reason` says what to do. */
+  schema_changed: [{ reason: string }];
   /** Rows of vanished workers were taken over. */
   reaped: [{ workers: number; moved: number; died: number }];
   /** Claiming works again, after it had failed for so long, in ms. */

@@ -3,10 +3,12 @@ import pLimit from 'p-limit';
 import type { Holders } from '../outbox/holders.ts';
 import type { Outbox, WorkerPause } from '../outbox/outbox.ts';
 import type { Neighbours } from './neighbours.ts';
+import type { SchemaWatch } from './schema-watch.ts';
 import type { Store } from './store.ts';
 
 export interface HousekeepingOptions {
   readonly outbox: Outbox;
+  readonly schema: Pick<SchemaWatch, 'check'>;
   readonly holders: Pick<Holders, 'extendWatches'>;
   readonly stores: readonly Store[];
   readonly neighbours: Neighbours;
@@ -50,8 +52,9 @@ export class Housekeeping {
     this.#again = this.#busy;
     if (this.#busy) return;
     this.#busy = true;
-    const { outbox, stores } = this.#options;
+    const { outbox, schema, stores } = this.#options;
     try {
+      await this.#try('looking at the version of the schema', () => schema.check());
       await this.#try('storing progress', () => outbox.progress(stores.flatMap(store => store.progress())));
       await this.#try('recording pauses', () => this.#recordPauses(worker));
       await this.#try('reading pauses', () => this.#readPauses());

@@ -4,7 +4,6 @@ import { EventEmitter } from 'node:events';
 import { hostname } from 'node:os';
 import { type Database, openDatabase } from '../outbox/database.ts';
 import { Holders } from '../outbox/holders.ts';
-import { assertSchema } from '../outbox/migrate.ts';
 import { Outbox } from '../outbox/outbox.ts';
 import { Spending } from '../outbox/spending.ts';
 import { WakeUp } from '../outbox/wake.ts';
@@ -18,6 +17,7 @@ import { Loop, type Ring } from './loop.ts';
 import { Neighbours } from './neighbours.ts';
 import { type ReconcilerOptions, resolveSettings, type Settings } from './options.ts';
 import { Rate } from './rate.ts';
+import { SchemaWatch } from './schema-watch.ts';
 import { Settler } from './settler.ts';
 import { Signal } from './signal.ts';
 import { Store } from './store.ts';
@@ -30,6 +30,7 @@ export class Reconciler {
   readonly outbox: Outbox;
   readonly #settings: Settings;
   readonly #db: Database;
+  readonly #schema: SchemaWatch;
   readonly #guard: Guard;
   readonly #lease: Lease;
   readonly #settler: Settler;
@@ -57,6 +58,8 @@ export class Reconciler {
       queryTimeout: settings.queryTimeout,
       onError: error => onTrouble('keeping a connection open', error),
     });
+    this.#schema = new SchemaWatch(this.#db, reason => this.#onSchemaChanged(reason));
+    this.events.on('trouble', ({ error }) => this.#schema.suspect(error));
     const outbox = new Outbox(this.#db);
     this.outbox = outbox;
     const holders = new Holders(this.#db);
@@ -85,6 +88,7 @@ export class Reconciler {
     this.#stores = new Map(stores.map(store => [store, this.#createStore(store)]));
     this.#housekeeping = new Housekeeping({
       outbox,
+      schema: this.#schema,
       holders,
       stores: this.#all,
       neighbours: this.#neighbours,
@@ -192,7 +196,7 @@ export class Reconciler {
   }
 
   async #prepare(): Promise<void> {
-    await assertSchema(this.#db);
+    await this.#schema.assert();
     if (this.#lease.worker === undefined) await this.#loop.register();
     await Promise.all([this.#neighbours.refresh(), ...this.#all.map(store => store.checkRoots())]);
   }
@@ -224,6 +228,13 @@ export class Reconciler {
     for (const store of this.#all) store.forget();
     this.events.emit('lease_lost', { worker: this.name, inHand });
     this.#signal.ring('change');
+  }
+
+  /** Its statements may mean something else now: it ends in good order, for those of the other version to go on. */
+  #onSchemaChanged(reason: string): void {
+    if (this.#stopping !== undefined) return;
+    this.events.emit('schema_changed', { reason });
+    void this.stop();
   }
 
   /** Whether the database answers and the loop claims; else why not. */
