@@ -1,6 +1,7 @@
 /** The pooled way to the database: claims, settles, heartbeats and reads. It may go through a transaction pooler. */
 import { Kysely, PostgresDialect, type PostgresPool } from 'kysely';
 import pg from 'pg';
+import { isReadOnly } from './errors.ts';
 import type { Schema } from './schema.ts';
 
 export type Database = Kysely<Schema>;
@@ -44,7 +45,8 @@ const PATIENCE = 200;
  * Hands out connections, with two manners that pg's pool does not have.
  *
  * One whose query failed without an answer of the server (a timeout, a reset connection) is not used again: pg would
- * queue the next query behind the one that hangs. And while there is little to do, a query waits for the connection that
+ * queue the next query behind the one that hangs. Nor is one that may not write: its session may stay read-only for ever,
+ * and after a failover it leads to the old server for as long as it lives. And while there is little to do, a query waits for the connection that
  * is in use instead of opening another: a heartbeat beside a safety poll should not cost a connection.
  */
 function wellMannered(pool: pg.Pool): PostgresPool {
@@ -100,7 +102,7 @@ function wellMannered(pool: pg.Pool): PostgresPool {
         try {
           return await client.query(text, [...values]);
         } catch (error) {
-          if (!(error instanceof pg.DatabaseError)) broken = error as Error;
+          if (!(error instanceof pg.DatabaseError) || isReadOnly(error)) broken = error as Error;
           throw error;
         }
       };

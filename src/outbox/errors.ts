@@ -30,6 +30,11 @@ export function isWrongState(error: unknown): boolean {
   return codeOf(error) === '55000';
 }
 
+/** `read_only_sql_transaction`: a standby, or a session, database or server that was made read-only. */
+export function isReadOnly(error: unknown): boolean {
+  return codeOf(error) === '25006';
+}
+
 /** Class 22 (data exception) and 23 (integrity violation): some row of the statement is at fault, not the moment. */
 export function isDataError(error: unknown): boolean {
   const code = codeOf(error);

@@ -1,21 +1,35 @@
-/** A TCP proxy that can go silent: connections stay open and nothing passes, as behind a firewall that forgot them. */
+/** A TCP proxy that can go silent, be cut, and lead elsewhere: what networks and failovers do to connections. */
 import { connect, createServer, type Socket } from 'node:net';
 import { onTestFinished } from 'vitest';
 
 export interface Proxy {
   /** The same connection string, by way of the proxy. */
   url: string;
-  /** Nothing passes any more, in either direction, on connections old and new. */
+  /**
+   * Nothing passes any more, in either direction, on connections old and new, which stay open: as behind a firewall that
+   * forgot them.
+   */
   freeze(): void;
   /** New connections pass; the frozen ones stay silent for ever. */
   thaw(): void;
+  /** All connections break, and new ones are refused. */
+  cut(): void;
+  /** New connections are accepted again. */
+  mend(): void;
+  /** New connections lead to the server of this connection string; old ones stay where they are. */
+  moveTo(url: string): void;
 }
 
 export async function startProxy(url: string): Promise<Proxy> {
-  const target = new URL(url);
+  let target = new URL(url);
   let frozen = false;
+  let refusing = false;
   const sockets = new Set<Socket>();
   const server = createServer(client => {
+    if (refusing) {
+      client.destroy();
+      return;
+    }
     const upstream = connect(Number(target.port), target.hostname);
     let silent = frozen;
     for (const [from, to] of [
@@ -34,9 +48,12 @@ export async function startProxy(url: string): Promise<Proxy> {
       });
     }
   });
+  const breakAll = () => {
+    for (const socket of sockets) socket.destroy();
+  };
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
   onTestFinished(() => {
-    for (const socket of sockets) socket.destroy();
+    breakAll();
     server.close();
   });
   const address = server.address();
@@ -49,6 +66,16 @@ export async function startProxy(url: string): Promise<Proxy> {
     },
     thaw() {
       frozen = false;
+    },
+    cut() {
+      refusing = true;
+      breakAll();
+    },
+    mend() {
+      refusing = false;
+    },
+    moveTo(other) {
+      target = new URL(other);
     },
   };
 }
