@@ -1,4 +1,5 @@
 /** Real PostgreSQL servers for tests, the demo and benchmarks: embedded, on a free port, in a directory of their own. */
+import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -13,6 +14,8 @@ export interface PostgresServer {
   start(): Promise<void>;
   /** `fast` ends sessions and writes a checkpoint; `immediate` is a crash: the next start recovers. */
   stop(mode?: 'fast' | 'immediate'): Promise<void>;
+  /** The directory of a copy of its data as they are now, for another server. It must have been stopped. */
+  copy(): string;
   /** Stops it and removes its directory. */
   destroy(): Promise<void>;
 }
@@ -50,6 +53,12 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
   const data = join(directory, 'data');
   const port = options.port ?? (await freePort());
   const log: string[] = [];
+  // The package waits for a server that takes writes: a standby never says that.
+  let onStandby = () => {};
+  const onLog = (line: unknown) => {
+    log.push(String(line));
+    if (String(line).includes('ready to accept read-only connections')) onStandby();
+  };
   const { default: Embedded } = await importTamed(PACKAGES[major]);
   const create = (): EmbeddedPostgres =>
     new Embedded({
@@ -71,8 +80,8 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
         'max_connections=200',
         ...flags,
       ],
-      onLog: (line: string) => log.push(String(line)),
-      onError: (line: unknown) => log.push(String(line)),
+      onLog,
+      onError: onLog,
     });
   let server = create();
   let running = false;
@@ -82,7 +91,10 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     for (let attempt = 1; ; attempt++) {
       server = create();
       try {
-        await server.start();
+        const standby = new Promise<void>(resolve => {
+          onStandby = resolve;
+        });
+        await Promise.race([server.start(), standby]);
         break;
       } catch (error) {
         // The lock file of a server that was killed stands in the way until its process is really gone.
@@ -116,6 +128,12 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     url: (database = 'postgres') => `postgresql://postgres:postgres@127.0.0.1:${port}/${database}`,
     start,
     stop,
+    copy: () => {
+      const other = mkdtempSync('/tmp/afterdelete-pg-');
+      // Its files belong to the user that it runs as.
+      execFileSync('cp', ['-a', data, other]);
+      return other;
+    },
     destroy: async () => {
       await stop('immediate');
       rmSync(directory, { recursive: true, force: true, maxRetries: 20 });
