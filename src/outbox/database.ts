@@ -22,13 +22,15 @@ export interface DatabaseOptions {
  * transaction mode.
  */
 export function openDatabase(url: string, options: DatabaseOptions = {}): Database {
+  const { queryTimeout = 15_000 } = options;
   const pool = new pg.Pool({
     connectionString: url,
     max: options.max ?? 5,
     application_name: options.applicationName ?? 'afterdelete',
     idleTimeoutMillis: 10_000,
-    connectionTimeoutMillis: 5_000,
-    query_timeout: options.queryTimeout ?? 15_000,
+    // Whoever cannot wait longer for a query cannot for its connection either: a heartbeat needs both within its lease.
+    connectionTimeoutMillis: Math.min(5_000, queryTimeout),
+    query_timeout: queryTimeout,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
   });
