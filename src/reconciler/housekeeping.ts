@@ -34,6 +34,7 @@ export class Housekeeping {
   #unextended: string | undefined;
   #busy = false;
   #again = false;
+  #ended = false;
 
   constructor(options: HousekeepingOptions) {
     this.#options = options;
@@ -67,14 +68,20 @@ export class Housekeeping {
     } finally {
       this.#busy = false;
     }
-    if (this.#again) await this.run(worker);
+    if (this.#again && !this.#ended) await this.run(worker);
+  }
+
+  /** The worker ends: begins nothing more, and what is under way may fail, for the database is closed beneath it. */
+  end(): void {
+    this.#ended = true;
   }
 
   async #try(doing: string, work: () => Promise<unknown>): Promise<void> {
+    if (this.#ended) return;
     try {
       await work();
     } catch (error) {
-      this.#options.onTrouble(doing, error);
+      if (!this.#ended) this.#options.onTrouble(doing, error);
     }
   }
 

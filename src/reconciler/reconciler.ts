@@ -276,6 +276,7 @@ export class Reconciler {
     await within(left(), this.#settler.flush());
     this.#loop.tenure.ended = true;
     this.#settler.forget();
+    this.#housekeeping.end();
     await this.#wakeUp?.close();
     try {
       // The database answers within its own timeouts, or the lease ends and a reaper hands the rows back.

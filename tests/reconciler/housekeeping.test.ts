@@ -72,6 +72,35 @@ it('the audit trail that somebody keeps locked is not fought for with every hear
   expect(tries).toBe(1);
 });
 
+it('a round that is under way when the daemon has stopped goes no further, and is no trouble', async () => {
+  const db = await createDatabase();
+  const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], lease: 1_000 });
+  const { outbox, events } = reconciler;
+  let goOn = () => {};
+  const stopped = new Promise<void>(resolve => {
+    goOn = resolve;
+  });
+  const reached = new Promise<void>(resolve => {
+    outbox.reap = async () => {
+      resolve();
+      await stopped;
+      throw new Error('driver has already been destroyed');
+    };
+  });
+  await reconciler.start();
+  await reached;
+  await reconciler.stop();
+  const told: unknown[] = [];
+  events.on('trouble', event => told.push(event));
+  outbox.liveRoots = async () => {
+    told.push('the next task');
+    return [];
+  };
+  goOn();
+  await new Promise(resolve => setImmediate(resolve));
+  expect(told).toEqual([]);
+});
+
 describe('a partition that was made after its table was watched', () => {
   it('gets its trigger for TRUNCATE from a daemon; where that fails, it is told once and tried again', async () => {
     const db = await createDatabase();
