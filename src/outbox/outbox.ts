@@ -33,6 +33,16 @@ export interface Claimed {
   readonly paused: ReadonlySet<string>;
 }
 
+/** What a heartbeat tells. */
+export interface Beat {
+  /** Not alive: the worker has been taken for vanished, and its rows are others'. */
+  readonly alive: boolean;
+  /** Rows wait that must run alone. */
+  readonly suspects: boolean;
+  /** In microseconds since 1970; time of the database. */
+  readonly moment: number;
+}
+
 /** What `afterdelete.mark()` tells: see `src/reconciler/floors.ts`. */
 export interface Mark {
   /** In microseconds since 1970; time of the database. */
@@ -112,13 +122,12 @@ export class Outbox {
     return (rows[0] as { id: string }).id;
   }
 
-  /** Renews the lease. Not alive: the worker has been taken for vanished, and its rows are others'. */
-  async heartbeat(worker: string, lease: number): Promise<{ alive: boolean; suspects: boolean }> {
-    const { rows } = await sql<{ alive: boolean; suspects: boolean }>`
-      SELECT alive, suspects FROM afterdelete.heartbeat(${worker}, ${milliseconds(lease)}::interval)`.execute(
-      this.#db,
-    );
-    return rows[0] as { alive: boolean; suspects: boolean };
+  /** Renews the lease. */
+  async heartbeat(worker: string, lease: number): Promise<Beat> {
+    const { rows } = await sql<Beat>`
+      SELECT alive, suspects, (1000000 * extract(epoch FROM clock_timestamp()))::float8 AS moment
+        FROM afterdelete.heartbeat(${worker}, ${milliseconds(lease)}::interval)`.execute(this.#db);
+    return rows[0] as Beat;
   }
 
   /** Hands back what the worker still holds and removes its row; returns how many rows it handed back. */

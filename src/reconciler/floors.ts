@@ -10,7 +10,7 @@
  * after this was known found nothing below the cursor, then nothing is there, and nothing will be.
  *
  * What this leaves behind: rows whose lock another worker's claim held that was then rolled back. The floors fall back when
- * a claim fails, when a worker vanishes, and every few minutes.
+ * a claim fails, when a worker vanishes, when the database's clock is set back, and every few minutes.
  *
  * Due times are in microseconds since 1970, on the clock of the database.
  */

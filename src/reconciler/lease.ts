@@ -7,13 +7,13 @@
  * rows can be in other hands; what it writes afterwards is fenced by the claim number.
  */
 import { Stopped } from '../handlers/contract.ts';
-import type { Outbox, WorkerDescription } from '../outbox/outbox.ts';
+import type { Beat, Outbox, WorkerDescription } from '../outbox/outbox.ts';
 
 export interface LeaseOptions {
   readonly outbox: Pick<Outbox, 'register' | 'heartbeat' | 'deregister'>;
   readonly worker: WorkerDescription;
-  /** After every heartbeat that renewed the lease; `suspects`: rows wait that must run alone. */
-  readonly onBeat: (beat: { suspects: boolean }) => void;
+  /** After every heartbeat that renewed the lease. */
+  readonly onBeat: (beat: Beat) => void;
   /** This worker has been taken for vanished. */
   readonly onLost: () => void;
   readonly onTrouble: (doing: string, error: unknown) => void;
@@ -77,11 +77,11 @@ export class Lease {
     if (id === undefined) return;
     const asked = performance.now();
     try {
-      const { alive, suspects } = await this.#options.outbox.heartbeat(id, this.#options.worker.lease);
+      const beat = await this.#options.outbox.heartbeat(id, this.#options.worker.lease);
       if (this.#id !== id) return;
-      if (!alive) return this.lost();
+      if (!beat.alive) return this.lost();
       this.#renewed(asked);
-      this.#options.onBeat({ suspects });
+      this.#options.onBeat(beat);
     } catch (error) {
       if (this.#id !== id) return;
       this.#options.onTrouble('renewing the lease', error);

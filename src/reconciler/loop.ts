@@ -52,6 +52,8 @@ export class Loop {
   #armWait = ARM_MIN;
   #trouble: string | undefined;
   #troubleSince = 0;
+  /** In microseconds since 1970, as last told. */
+  #clock = Number.NEGATIVE_INFINITY;
 
   constructor(options: LoopOptions) {
     this.#options = options;
@@ -182,6 +184,12 @@ export class Loop {
   #floorsOf(rooms: ReadonlyMap<string, number>, start: { sweep: boolean }): Map<string, number> {
     const floors = [...rooms.keys()].map(store => [store, this.#floors.from(store, start)] as const);
     return new Map(floors.filter((entry): entry is [string, number] => entry[1] !== undefined));
+  }
+
+  /** What the database's clock says: set back while nothing was to be done, it would be seen in no mark. */
+  clock(moment: number): void {
+    if (moment < this.#clock) this.fallBack();
+    this.#clock = moment;
   }
 
   /** Rows may lie anywhere again: a worker vanished, or what others serve has changed. */

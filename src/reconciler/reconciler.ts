@@ -4,7 +4,7 @@ import { EventEmitter } from 'node:events';
 import { hostname } from 'node:os';
 import { type Database, openDatabase } from '../outbox/database.ts';
 import { Holders } from '../outbox/holders.ts';
-import { Outbox } from '../outbox/outbox.ts';
+import { type Beat, Outbox } from '../outbox/outbox.ts';
 import { Spending } from '../outbox/spending.ts';
 import { WakeUp } from '../outbox/wake.ts';
 import { storeOf } from '../target.ts';
@@ -69,7 +69,7 @@ export class Reconciler {
     this.#lease = new Lease({
       outbox,
       worker: { name: this.name, version: VERSION, stores, roots, lease, history },
-      onBeat: ({ suspects }) => this.#onBeat(suspects),
+      onBeat: beat => this.#onBeat(beat),
       onLost: () => this.#onLeaseLost(),
       onTrouble,
     });
@@ -215,8 +215,9 @@ export class Reconciler {
     return rows;
   }
 
-  #onBeat(suspects: boolean): void {
+  #onBeat({ suspects, moment }: Beat): void {
     if (suspects) this.#loop.suspect();
+    this.#loop.clock(moment);
     const worker = this.#lease.worker;
     if (worker !== undefined) void this.#housekeeping.run(worker);
   }
