@@ -133,14 +133,30 @@ const OUTCOME_OF_KIND = {
  * what no handler has classified is retried.
  */
 export function resultOf(error: unknown, receipt: Receipt = NOTHING): Result {
-  if (error instanceof Stopped) return { ...receipt, outcome: 'yielded' };
-  if (error instanceof StorageError) {
-    return { ...receipt, outcome: OUTCOME_OF_KIND[error.kind], error: error.message };
+  try {
+    if (error instanceof Stopped) return { ...receipt, outcome: 'yielded' };
+    if (error instanceof StorageError && Object.hasOwn(OUTCOME_OF_KIND, error.kind)) {
+      return { ...receipt, outcome: OUTCOME_OF_KIND[error.kind], error: String(error.message) };
+    }
+    return { ...receipt, outcome: 'retry', error: describe(error) };
+  } catch {
+    return { ...receipt, outcome: 'retry', error: INDESCRIBABLE };
   }
-  return { ...receipt, outcome: 'retry', error: describe(error) };
 }
 
 function describe(error: unknown): string {
   if (error instanceof Error) return error.message === '' ? error.name : `${error.name}: ${error.message}`;
   return `something was thrown that is no Error: ${String(error)}`;
+}
+
+/** Some of what can be thrown throws by itself when it is looked at. */
+const INDESCRIBABLE = 'something was thrown that cannot be described';
+
+/** The message of what was thrown, whatever that is. */
+export function messageOf(error: unknown): string {
+  try {
+    return String(error instanceof Error ? error.message : error);
+  } catch {
+    return INDESCRIBABLE;
+  }
 }

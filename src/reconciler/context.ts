@@ -2,6 +2,7 @@
 import { setTimeout as setTimeoutOf } from 'node:timers/promises';
 import type { LimitFunction } from 'p-limit';
 import { type Context, type Receipt, Stopped, StorageError } from '../handlers/contract.ts';
+import { isReceipt } from './given.ts';
 import type { Lease } from './lease.ts';
 import type { Rate } from './rate.ts';
 
@@ -72,13 +73,21 @@ export function createContext(options: ContextOptions): Context {
     }
   };
 
+  const call = async <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+    if (options.rate !== undefined) await pace();
+    return await slots(() => run(work));
+  };
+
   return {
-    call: async work => {
-      if (options.rate !== undefined) await pace();
-      return await slots(() => run(work));
+    call: work => {
+      const called = call(work);
+      // A handler that does not wait for it will not hear that it failed; nor need the process, which would end for that.
+      called.catch(() => {});
+      return called;
     },
     shouldYield,
     progress: (id, receipt) => {
+      if (!isReceipt(receipt)) return;
       progressed ||= receipt.objects > 0;
       options.onProgress(id, receipt);
     },

@@ -4,25 +4,15 @@ import {
   type Cleanup,
   type Context,
   type Handler,
+  messageOf,
   NOTHING,
   type Receipt,
   type Result,
   resultOf,
 } from '../handlers/contract.ts';
+import { isVerdict, resultFrom } from './given.ts';
 import type { Guard, Verdict } from './guard.ts';
 import { parentsOf, spareHeld } from './parents.ts';
-
-/** The outcomes, and whether an error comes with them. */
-const HAS_ERROR = {
-  deleted: false,
-  absent: false,
-  yielded: false,
-  retry: true,
-  blocked: true,
-  dead: true,
-  unavailable: true,
-  wrong_root: true,
-} as const satisfies Record<Result['outcome'], boolean>;
 
 /**
  * What became of a cleanup: a handler's result; `kept`, because a live row holds exactly this target; or `handed_back`,
@@ -109,7 +99,7 @@ async function askGuard(
     return verdicts;
   } catch (error) {
     onTrouble(`asking the guard about ${targets.length} targets`, error);
-    const reason = `the guard cannot be asked: ${error instanceof Error ? error.message : String(error)}`;
+    const reason = `the guard cannot be asked: ${messageOf(error)}`;
     return targets.map(() => ({ verdict: 'blocked', reason }));
   }
 }
@@ -119,30 +109,17 @@ async function callHandler(
   { handler, context, progressOf }: DispatchOptions,
 ): Promise<readonly Result[]> {
   try {
-    const results = await handler.delete(batch, context);
+    // A list of its own, with which it may do as it likes.
+    const given = await handler.delete([...batch], context);
     const from = `the handler of ${handler.scheme}: gave`;
-    if (results.length !== batch.length)
-      throw new Error(`${from} ${results.length} results for ${batch.length} cleanups`);
-    const odd = results.findIndex(result => !isResult(result));
-    if (odd >= 0) throw new Error(`${from} a result that is none: ${inspect(results[odd])}`);
-    return results;
+    if (given.length !== batch.length)
+      throw new Error(`${from} ${given.length} results for ${batch.length} cleanups`);
+    return given.map(each => {
+      const result = resultFrom(each);
+      if (result === undefined) throw new Error(`${from} a result that is none: ${inspect(each)}`);
+      return result;
+    });
   } catch (error) {
     return batch.map(({ id }) => resultOf(error, progressOf(id)));
   }
-}
-
-// Guards and handlers may be a user's own, in JavaScript: what they give is looked at before it is relied on.
-
-function isVerdict(given: { verdict?: unknown; reason?: unknown } | undefined): boolean {
-  const { verdict, reason } = given ?? {};
-  return verdict === 'go' || ((verdict === 'kept' || verdict === 'blocked') && typeof reason === 'string');
-}
-
-function isResult(
-  given: { outcome?: unknown; objects?: unknown; bytes?: unknown; error?: unknown } | undefined,
-): boolean {
-  const { outcome, objects, bytes, error } = given ?? {};
-  if (typeof outcome !== 'string' || !Object.hasOwn(HAS_ERROR, outcome)) return false;
-  if (HAS_ERROR[outcome as Result['outcome']] && typeof error !== 'string') return false;
-  return Number.isSafeInteger(objects) && (bytes === null || Number.isSafeInteger(bytes));
 }

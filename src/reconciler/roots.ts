@@ -2,7 +2,7 @@
  * Makes sure that each root of a store is the disk it was: the identity that the handler reads must be the recorded one.
  * An unmounted disk must never look like "already deleted".
  */
-import { type Handler, StorageError } from '../handlers/contract.ts';
+import { type Handler, messageOf, StorageError } from '../handlers/contract.ts';
 import type { Outbox } from '../outbox/outbox.ts';
 import { bound } from './backoff.ts';
 
@@ -61,7 +61,7 @@ export class RootWatch {
       this.#problem = undefined;
       this.#checks = 0;
     } catch (error) {
-      this.#problem = error instanceof Error ? error.message : String(error);
+      this.#problem = messageOf(error);
     } finally {
       this.#postpone();
     }
