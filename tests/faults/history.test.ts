@@ -2,7 +2,6 @@
 import { expect, it } from 'vitest';
 import { createBurst } from '../support/burst.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
-import { fakeHandler } from '../support/fake-handler.ts';
 import { testReconciler, until } from '../support/reconciler.ts';
 
 /** The partitions that hold rows, with how many. */
@@ -35,7 +34,7 @@ it('rows are done into the default partition, and a later maintenance moves them
   await burst.expectDone();
   expect(await rows(db)).toEqual([{ part: 'afterdelete.done_file_cleanup_default', n: 200 }]);
 
-  const second = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], lease: 1_000 });
+  const second = testReconciler({ databaseUrl: db.url, handlers: [burst.anotherHandler()], lease: 1_000 });
   await second.start();
   await until(async () => (await rows(db)).every(({ part }) => /_\d{8}$/.test(part)), 'the day’s partition');
   await burst.write(10);

@@ -18,7 +18,7 @@ export interface Burst {
    * Waits until all rows that were written have ended. None is lost, dead or twice in the audit trail, no attempt was
    * burnt, all that they named is gone, and nothing else is.
    */
-  expectDone(options?: { readonly limit?: number }): Promise<void>;
+  expectDone(): Promise<void>;
 }
 
 export interface BurstOptions {
@@ -60,11 +60,11 @@ export function createBurst(db: Pick<TestDatabase, 'sql'>, options: BurstOptions
         targets,
       ]);
     },
-    async expectDone({ limit } = {}) {
+    async expectDone() {
       const done = async () =>
         (await db.sql<{ n: number }>('SELECT count(*)::int AS n FROM afterdelete.done_file_cleanup'))[0]?.n ??
         0;
-      await until(async () => (await done()) >= written, `${written} done rows`, limit);
+      await until(async () => (await done()) >= written, `${written} done rows`);
       const [audit] =
         await db.sql(`SELECT count(*)::int AS rows, count(DISTINCT id)::int AS ids, count(DISTINCT target)::int AS targets,
           min(attempt) AS least, max(attempt) AS most, (SELECT count(*)::int FROM afterdelete.pending_file_cleanup)
