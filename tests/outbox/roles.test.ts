@@ -196,7 +196,7 @@ describe('a worker', () => {
       lease: 60_000,
       history: 1_000,
     });
-    expect(await outbox.heartbeat(worker, 60_000)).toEqual({ alive: true, suspects: false });
+    expect(await outbox.heartbeat(worker, 60_000)).toMatchObject({ alive: true, suspects: false });
     await put(db);
     await put(db);
     await put(db);
