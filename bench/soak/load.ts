@@ -42,8 +42,9 @@ export class Load {
   constructor(options: LoadOptions) {
     this.#options = options;
     this.#pool = new pg.Pool({ connectionString: options.url, max: 2 * options.writers });
-    // PostgreSQL is restarted now and then.
+    // PostgreSQL is restarted now and then: an idle session tells the pool, one in use its client.
     this.#pool.on('error', () => {});
+    this.#pool.on('connect', client => client.on('error', () => {}));
   }
 
   start(): void {
