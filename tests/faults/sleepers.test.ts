@@ -130,4 +130,21 @@ describe('two daemons that sleep', () => {
       'the first row to be done',
     );
   });
+
+  it('do not make every writer notify when many do, and sleep again later', async () => {
+    const db = await createDatabase();
+    const daemons = [1, 2, 3].map(() =>
+      testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], poll: POLL }),
+    );
+    for (const daemon of daemons) {
+      const listening = nextEvent(daemon, 'listen_restored');
+      await daemon.start();
+      await listening;
+    }
+    await until(async () => (await keeper(db)) !== undefined, 'one of them to hold the key');
+    // As many writers do, at once. None of the daemons has any of their rows: another one is quicker.
+    await db.sql("SELECT pg_notify('afterdelete', i::text) FROM generate_series(1, 100) i");
+    await until(async () => (await keeper(db)) === undefined, 'the key to be given back', 10_000);
+    await until(async () => (await keeper(db)) !== undefined, 'one of them to hold the key again');
+  });
 });
