@@ -15,9 +15,11 @@ const WINDOW = 250;
 const PAUSE = 10;
 /**
  * How long to stay awake when it was notified fast and others had the rows, in ms. Once all have given their keys back
- * nothing tells how fast rows come: to find out, one arms again, and some two dozen writers notify.
+ * nothing tells how fast rows come: to find out, one arms again, and some dozens of writers notify. As long as that is
+ * so each time, it stays awake for twice as long.
  */
-const HOLD = 2_000;
+const HOLD_MIN = 1_000;
+const HOLD_MAX = 10_000;
 
 /** What came within the window. */
 class Recent {
@@ -59,6 +61,7 @@ export class Linger {
   readonly #rows: Recent;
   readonly #notifications: Recent;
   #heldUntil = Number.NEGATIVE_INFINITY;
+  #hold = HOLD_MIN;
 
   constructor(now: () => number = () => performance.now()) {
     this.#now = now;
@@ -80,7 +83,11 @@ export class Linger {
   get pause(): number {
     if (this.#rows.sum > FAST) return PAUSE;
     const now = this.#now();
-    if (this.#notifications.sum > FAST) this.#heldUntil = now + HOLD;
+    if (now >= this.#heldUntil && this.#notifications.sum > FAST) {
+      const again = now - this.#heldUntil < HOLD_MIN;
+      this.#hold = again ? Math.min(2 * this.#hold, HOLD_MAX) : HOLD_MIN;
+      this.#heldUntil = now + this.#hold;
+    }
     return now < this.#heldUntil ? PAUSE : 0;
   }
 }

@@ -224,9 +224,16 @@ it('the linger ends NOTIFY while writers notify fast, for longer, though other d
   linger.notified();
   expect(linger.pause).toBeGreaterThan(0);
   // Nobody notifies it of anything now. Were it to arm at once, writers would pay again.
-  clock.now += 1_000;
+  clock.now += 900;
   expect(linger.pause).toBeGreaterThan(0);
-  clock.now += 10_000;
+  clock.now += 200;
+  expect(linger.pause).toBe(0);
+  // Still so fast: this time for longer.
+  for (let i = 0; i < 26; i++) linger.notified();
+  expect(linger.pause).toBeGreaterThan(0);
+  clock.now += 1_900;
+  expect(linger.pause).toBeGreaterThan(0);
+  clock.now += 60_000;
   expect(linger.pause).toBe(0);
   // Slowly: a notification every 20 ms.
   for (let i = 0; i < 1_000; i++) {
