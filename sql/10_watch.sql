@@ -163,6 +163,7 @@ BEGIN
                  'capture_' || w.id, afterdelete.capture_code(w, careful));
   EXECUTE format('REVOKE EXECUTE ON FUNCTION afterdelete.%I() FROM PUBLIC', 'capture_' || w.id);
   EXECUTE format('COMMENT ON FUNCTION afterdelete.%I() IS %L', 'capture_' || w.id, format('Writes cleanups for what rows of %s held.', relation));
+  PERFORM afterdelete.make_holds_function(w);
   -- Whoever makes a partition needs it, or could make none. It writes nothing for tables that do not belong to the watch.
   FOR other IN SELECT DISTINCT c.relowner::regrole AS owner FROM afterdelete.relation_tree(relation) AS t (oid) JOIN pg_class c ON c.oid = t.oid WHERE c.relkind = 'p' LOOP
     EXECUTE format('GRANT EXECUTE ON FUNCTION afterdelete.%I() TO %s', 'capture_' || w.id, other.owner);
@@ -216,9 +217,10 @@ CREATE FUNCTION afterdelete.drop_capture(watch bigint) RETURNS void LANGUAGE plp
 BEGIN
   -- With its triggers, which only the owner of each table could drop one by one.
   EXECUTE format('DROP FUNCTION IF EXISTS afterdelete.%I() CASCADE', 'capture_' || watch);
+  EXECUTE format('DROP FUNCTION IF EXISTS afterdelete.%I(integer[], text[])', 'holds_' || watch);
 END
 $$;
-COMMENT ON FUNCTION afterdelete.drop_capture(bigint) IS 'Drops the trigger function of a watch with its triggers.';
+COMMENT ON FUNCTION afterdelete.drop_capture(bigint) IS 'Drops the functions of a watch, with its triggers.';
 
 CREATE FUNCTION afterdelete.unwatch(relation regclass, template text DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

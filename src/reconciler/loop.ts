@@ -49,6 +49,9 @@ export class Loop {
   readonly #floors = new Floors();
   #tenure: Tenure = { ended: false, stopping: false };
   #suspects = false;
+  /** Some store had no room when it was last looked at. */
+  #lacksRoom = false;
+  #waitsForIdle = false;
   #armWait = ARM_MIN;
   #trouble: string | undefined;
   #troubleSince = 0;
@@ -80,6 +83,11 @@ export class Loop {
     if (this.#suspects) return;
     this.#suspects = true;
     this.#options.signal.ring('change');
+  }
+
+  /** Rows have left the hands of a store. To whom had room before, and finds nothing to claim, that is no news. */
+  roomCame(): void {
+    if (this.#lacksRoom || this.#waitsForIdle || this.#tenure.stopping) this.#options.signal.ring('change');
   }
 
   /** Gets a worker row, and with it a new tenure: what the one before claimed is none of its business. */
@@ -212,7 +220,9 @@ export class Loop {
 
   #rooms(): Map<string, number> {
     const rooms = this.#options.stores.map(store => [store.name, store.room] as const);
-    return new Map(rooms.filter(([, room]) => room > 0));
+    const free = rooms.filter(([, room]) => room > 0);
+    this.#lacksRoom = free.length < rooms.length;
+    return new Map(free);
   }
 
   /** Rows that were in hand three times when a worker vanished: each with nothing else in hand. */
@@ -221,7 +231,9 @@ export class Loop {
     const tenure = this.#tenure;
     const over = () => tenure.stopping || tenure.ended;
     const idle = async () => {
+      this.#waitsForIdle = true;
       while (stores.some(store => store.inHand > 0) && !over()) await signal.wait(IDLE_CHECK);
+      this.#waitsForIdle = false;
     };
     // What has not been started need not be waited for; others may do it meanwhile.
     for (const store of stores) store.handBackQueued();

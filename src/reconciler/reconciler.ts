@@ -138,6 +138,7 @@ export class Reconciler {
       storageTimeout,
       margin,
       onChange: () => this.#signal.ring('change'),
+      onRoom: () => this.#loop.roomCame(),
       onPause: () => void this.#lease.beat(),
     });
   }

@@ -95,9 +95,14 @@ export class Settler {
     ) {
       try {
         const fenced = new Set(await write(rows));
-        if (generation !== this.#generation) return;
-        // A try whose answer was lost may have been committed: then these rows are settled, and by us.
-        for (const row of rows) this.#options.onSettled(row, doubtful || !fenced.has(row.row.id));
+        const tell = () => {
+          if (generation !== this.#generation) return;
+          // A try whose answer was lost may have been committed: then these rows are settled, and by us.
+          for (const row of rows) this.#options.onSettled(row, doubtful || !fenced.has(row.row.id));
+        };
+        // While more wait to be settled they are sent first: the database need not wait for those who are told.
+        if (this.#queue.length > 0) setImmediate(tell);
+        else tell();
         return;
       } catch (error) {
         if (generation !== this.#generation) return;

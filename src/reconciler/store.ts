@@ -42,8 +42,10 @@ export interface StoreOptions {
   /** Longest a storage call may take, and what must be left of the lease besides, in ms. */
   readonly storageTimeout: number;
   readonly margin: number;
-  /** Room came free, a pause ended, or a row will be due again: the loop should look. */
+  /** A pause ended, or a row will be due again: the loop should look. */
   readonly onChange: () => void;
+  /** A row has left: there is room for another, and perhaps nothing in hand any more. */
+  readonly onRoom: () => void;
   /** What this worker leaves alone has changed: the record in the database should too. */
   readonly onPause: () => void;
 }
@@ -132,13 +134,23 @@ export class Store {
     return [...this.#held.values()].map(held => held.row);
   }
 
-  /** Takes claimed rows in hand. */
+  /** Takes claimed rows in hand. After a large claim the loop sends the next one first: the database need not wait. */
   accept(rows: readonly ClaimedRow[], tenure: Tenure): void {
-    const tasks: Task[] = [];
-    const foreign: Held[] = [];
+    const accepted: Held[] = [];
     for (const row of rows) {
       const held: Held = { row, tenure, progress: NOTHING, run: { receipt: NOTHING, ms: 0 } };
       this.#held.set(row.id, held);
+      accepted.push(held);
+    }
+    if (rows.length < CLAIM / 2) this.#begin(accepted);
+    else setImmediate(() => !tenure.ended && this.#begin(accepted));
+  }
+
+  #begin(accepted: readonly Held[]): void {
+    const tasks: Task[] = [];
+    const foreign: Held[] = [];
+    for (const held of accepted) {
+      const { row } = held;
       const root = rootOf(row.target, this.#options.roots);
       if (root === undefined) {
         foreign.push(held);
@@ -284,7 +296,8 @@ export class Store {
     if (held) report(this.#options.events, settlement, task.run);
     else this.#options.events.emit('cleanup_fenced', { id: row.id, target: row.target, store: row.store });
     // A row that was put back notifies nobody: only this worker knows when it is due again.
-    if (settlement.kind === 'back' || this.room > 0 || this.inHand === 0) this.#options.onChange();
+    if (settlement.kind === 'back') this.#options.onChange();
+    else if (this.room > 0 || this.inHand === 0) this.#options.onRoom();
   }
 
   /** The lease is lost: what was in hand is others'. */

@@ -68,7 +68,7 @@ it('in a settle: it is rolled back as a whole, and settled again; nothing is del
   await until(() => reconciler.inHand === 20, 'the rows in hand');
   await lock();
   burst.release();
-  await terminate(db, 'FROM afterdelete.settle_done(');
+  await terminate(db, 'SELECT afterdelete.settle_done(');
   expect(await db.sql('SELECT FROM afterdelete.done_file_cleanup')).toEqual([]);
   await unlock();
   await expectDone();
