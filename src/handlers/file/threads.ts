@@ -9,6 +9,13 @@ import { StorageError } from '../contract.ts';
 import type { Answer, Failure } from './orders.ts';
 import type { Orders } from './worker.ts';
 
+declare global {
+  /** Tinypool's types name it as browsers have it; Node's types have none by that name. */
+  interface Worker {
+    readonly resourceLimits?: object;
+  }
+}
+
 /** Deleting in several directories at a time is what makes a disk fast; beyond four nothing was gained. */
 export const TREE_THREADS = 4;
 const QUICK_THREADS = 4;
