@@ -50,7 +50,7 @@ function begin(
   let found: Stats | undefined;
   try {
     found = folders.use(parent, open => {
-      const there = look(open, name);
+      const there = look(open.entry(name));
       if (there) mayChange(open, parent);
       return there;
     });
@@ -157,7 +157,7 @@ class Search {
           this.#entries = undefined;
           return true;
         }
-        const stats = look(open, next.value.name);
+        const stats = look(open.entry(next.value.name));
         if (stats?.isDirectory()) found.push(next.value.name);
         else if (stats) this.#tally.count(stats);
         budget.count();

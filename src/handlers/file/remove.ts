@@ -8,13 +8,16 @@ import type { Name, OpenFolder } from './folders.ts';
 export const NONE = { objects: 0, bytes: 0 } as const satisfies Receipt;
 
 /** Entries that one storage call may cover: the lease and the store's rate are asked between calls, and progress told. */
-export const ENTRIES_A_CALL = 1_000;
+export const ENTRIES_A_CALL = 2_000;
 
 /**
  * How long one storage call goes on to its next entry, in milliseconds. Removing a file of many gigabytes takes
- * seconds: a thousand of them in one call would look like a storage that does not answer.
+ * seconds: two thousand of them in one call would look like a storage that does not answer.
  */
 export const CALL_BUDGET = 50;
+
+/** What an entry of a directory takes at least, in ms, if its directory is to be shared out. */
+const SLOW = 0.5;
 
 /** Asked before each system call that changes something: whether whoever gave the order has taken it back. */
 export type Stop = () => boolean;
@@ -47,15 +50,20 @@ export class Budget {
     this.#done += 1;
   }
 
+  /** Whether what it goes through takes so long that the kernel must be at work: for large files, not for many. */
+  get slow(): boolean {
+    return this.#done > 0 && this.elapsed / this.#done > SLOW;
+  }
+
   /** Time since its beginning, in ms. */
   get elapsed(): number {
     return performance.now() - this.#start;
   }
 }
 
-/** What stands at a name; undefined when nothing does. Links are not followed. */
-export function look(open: OpenFolder, name: Name): Stats | undefined {
-  return lstatSync(open.entry(name), { throwIfNoEntry: false });
+/** What stands at a path through an open directory (`OpenFolder.entry`); undefined when nothing does. No link is followed. */
+export function look(path: string | Buffer): Stats | undefined {
+  return lstatSync(path, { throwIfNoEntry: false });
 }
 
 /**
@@ -64,10 +72,10 @@ export function look(open: OpenFolder, name: Name): Stats | undefined {
  * Asked at the last moment: a call that hung, was given up and comes back later may no longer delete. Another worker
  * has meanwhile done its work, and what stands there now may be new.
  */
-export function unlinkFound(open: OpenFolder, name: Name, found: Stats, stop: Stop): number | undefined {
+export function unlinkFound(path: string | Buffer, found: Stats, stop: Stop): number | undefined {
   if (stop()) throw new Recalled();
   try {
-    unlinkSync(open.entry(name));
+    unlinkSync(path);
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return undefined;
     throw error;

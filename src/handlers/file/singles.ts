@@ -71,10 +71,11 @@ function deleteSingle(
   root: string,
 ): Result {
   try {
-    const found = look(open, name);
+    const path = open.entry(name);
+    const found = look(path);
     if (!found) return { ...NONE, outcome: 'absent' };
     if (found.isDirectory()) return resultOf(wrongKind(textOf(root, parent, name, false), 'directory'), NONE);
-    const bytes = unlinkFound(open, name, found, memory.stopped);
+    const bytes = unlinkFound(path, found, memory.stopped);
     if (bytes === undefined) return { ...NONE, outcome: 'absent' };
     memory.freed(n, bytes);
     return { objects: 1, bytes, outcome: 'deleted' };

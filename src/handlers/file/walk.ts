@@ -44,7 +44,7 @@ export function walk(order: WalkOrder): Answer<WalkAnswer> {
     if (first) {
       const early = beginWith(items[0] as Item, folders, memory, place.root);
       if (early?.outcome === 'absent') verify();
-      if (early) return { early, left: [], ended: [], failures: 0, worst: undefined };
+      if (early) return { early, left: [], ended: [], failures: 0, worst: undefined, slow: false };
     }
     const answer = new Walk(order, folders, memory).run();
     // Gone, and not by this: as with what was never there.
@@ -65,11 +65,12 @@ function beginWith(
   const text = textOf(root, parent, name, true);
   try {
     return folders.use(parent, open => {
-      const found = look(open, name);
+      const path = open.entry(name);
+      const found = look(path);
       if (!found) return { ...NONE, outcome: 'absent' };
       if (found.isDirectory()) return undefined;
       if (!found.isSymbolicLink()) return resultOf(wrongKind(text, 'file'), NONE);
-      const bytes = unlinkFound(open, name, found, memory.stopped);
+      const bytes = unlinkFound(path, found, memory.stopped);
       if (bytes === undefined) return { ...NONE, outcome: 'absent' };
       memory.countFile(0, bytes);
       return { objects: 1, bytes, outcome: 'deleted' };
@@ -128,7 +129,10 @@ class Walk {
       if (!(error instanceof Recalled)) throw error;
     }
     const left = this.#left();
-    return { left, ended: this.#ended, failures: this.#failures, worst: this.#worst };
+    return {
+      ...{ left, ended: this.#ended, failures: this.#failures },
+      ...{ worst: this.#worst, slow: this.#budget.slow },
+    };
   }
 
   #mayGoOn(): boolean {
@@ -199,10 +203,11 @@ class Walk {
   /** True if it has become a directory. */
   #removeFile(node: Node, open: OpenFolder, name: Name): boolean {
     try {
-      const found = look(open, name);
+      const path = open.entry(name);
+      const found = look(path);
       if (!found) return false;
       if (found.isDirectory()) return true;
-      const bytes = unlinkFound(open, name, found, this.#memory.stopped);
+      const bytes = unlinkFound(path, found, this.#memory.stopped);
       if (bytes !== undefined) this.#memory.countFile(this.#lane, bytes);
     } catch (error) {
       if (error instanceof Recalled) throw error;

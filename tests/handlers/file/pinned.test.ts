@@ -67,7 +67,7 @@ describe.runIf(process.platform === 'linux')('pinned directories', () => {
     await disk.write('a/file', 'empty/x');
     folders.use(folder('a'), open => {
       const found = lstatSync(open.entry('file'));
-      expect(() => unlinkFound(open, 'file', found, () => true)).toThrow(Recalled);
+      expect(() => unlinkFound(open.entry('file'), found, () => true)).toThrow(Recalled);
     });
     await disk.delete('empty/x');
     folders.use(folders.root, open => {
