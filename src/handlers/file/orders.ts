@@ -125,8 +125,6 @@ export interface WalkAnswer {
   readonly left: readonly Left[];
   /** The items that are done with. */
   readonly ended: readonly Ended[];
-  /** Its entries take so long that several threads in one directory are faster than one. */
-  readonly slow: boolean;
   readonly failures: number;
   readonly worst: Failure | undefined;
 }

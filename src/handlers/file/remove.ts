@@ -16,9 +16,6 @@ export const ENTRIES_A_CALL = 2_000;
  */
 export const CALL_BUDGET = 50;
 
-/** What an entry of a directory takes at least, in ms, if its directory is to be shared out. */
-const SLOW = 0.5;
-
 /** Asked before each system call that changes something: whether whoever gave the order has taken it back. */
 export type Stop = () => boolean;
 
@@ -48,11 +45,6 @@ export class Budget {
   /** Says that an entry has been done with. */
   count(): void {
     this.#done += 1;
-  }
-
-  /** Whether what it goes through takes so long that the kernel must be at work: for large files, not for many. */
-  get slow(): boolean {
-    return this.#done > 0 && this.elapsed / this.#done > SLOW;
   }
 
   /** Time since its beginning, in ms. */

@@ -160,7 +160,7 @@ class TreeDeletion {
     if (receipt.objects > 0) this.#context.progress(this.#id, receipt);
   }
 
-  #accept({ left, ended, failures, worst, slow }: WalkAnswer, tickets: readonly Ticket[]): void {
+  #accept({ left, ended, failures, worst }: WalkAnswer, tickets: readonly Ticket[]): void {
     this.#failures += failures;
     if (worst) this.#weigh(worst);
     const next = new Set<Branch>();
@@ -191,7 +191,7 @@ class TreeDeletion {
       next.add(branch);
     }
     for (const branch of next) {
-      if (branch.open === 0 && !branch.ended) this.#goOnWith(branch, slow ? tickets : []);
+      if (branch.open === 0 && !branch.ended) this.#goOnWith(branch, tickets);
     }
   }
 
@@ -210,11 +210,11 @@ class TreeDeletion {
   }
 
   /**
-   * A directory of large files that took a whole call and is not done is shared out, when there is nothing else to do:
-   * the kernel gives their blocks back side by side. Small ones it unlinks one by one, and threads would only wait.
+   * A directory that took a whole call and is not done is shared out, when there is nothing else to do: the kernel unlinks
+   * in one directory one by one, but looking at the files and giving their blocks back goes side by side.
    */
-  #goOnWith(branch: Branch, slow: readonly Ticket[]): void {
-    const begun = slow.some(ticket => ticket.branch === branch && !ticket.share);
+  #goOnWith(branch: Branch, before: readonly Ticket[]): void {
+    const begun = before.some(ticket => ticket.branch === branch && !ticket.share);
     if (branch.phase !== 'list' || !begun || this.#stack.length > 0) {
       this.#stack.push({ branch, keptFiles: 0 });
       return;

@@ -44,7 +44,7 @@ export function walk(order: WalkOrder): Answer<WalkAnswer> {
     if (first) {
       const early = beginWith(items[0] as Item, folders, memory, place.root);
       if (early?.outcome === 'absent') verify();
-      if (early) return { early, left: [], ended: [], failures: 0, worst: undefined, slow: false };
+      if (early) return { early, left: [], ended: [], failures: 0, worst: undefined };
     }
     const answer = new Walk(order, folders, memory).run();
     // Gone, and not by this: as with what was never there.
@@ -131,7 +131,7 @@ class Walk {
     const left = this.#left();
     return {
       ...{ left, ended: this.#ended, failures: this.#failures },
-      ...{ worst: this.#worst, slow: this.#budget.slow },
+      ...{ worst: this.#worst },
     };
   }
 
