@@ -92,7 +92,11 @@ export class Threads {
   /** Threads that were given up and hang in a system call. */
   get hanging(): number {
     let inPools = 0;
-    for (const pool of this.#lanes.values()) inPools += pool.threads.length;
+    for (const pool of this.#lanes.values()) {
+      // A replacement may have been started meanwhile.
+      this.#count(pool);
+      inPools += pool.threads.length;
+    }
     return Math.max(0, this.#alive.size - inPools);
   }
 
