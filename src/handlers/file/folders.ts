@@ -9,6 +9,11 @@
 import { StorageError } from '../contract.ts';
 import { quotePath } from './errors.ts';
 
+/*
+ * All of this is synchronous, and runs in threads of its own (`threads.ts`): a system call then costs a few
+ * microseconds, where a promise for each would cost several times as much, and the daemon's event loop is left alone.
+ */
+
 /**
  * The name of a directory entry, one character a byte (latin1). A name need not be valid UTF-8, and what is decoded
  * cannot be encoded again to the same bytes; this can, and is smaller than a Buffer a name.
@@ -29,6 +34,14 @@ export function namesOf(path: string): Name[] {
 export function bytesOf(name: Name): Buffer {
   return Buffer.from(name, 'latin1');
 }
+
+/** A path of bytes as the system calls of Node take it. Plain ASCII is the same in any encoding, and faster as a string. */
+export function pathOf(path: Name): string | Buffer {
+  return ASCII.test(path) ? path : bytesOf(path);
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: a name may contain any byte but NUL and the slash.
+const ASCII = /^[\x01-\x7f]*$/;
 
 /** A directory below a root, as an address: it says nothing about whether it is there. */
 export class Folder {
@@ -57,17 +70,44 @@ export class Folder {
     for (let at: Folder = this; at.parent; at = at.parent) steps.push(at);
     return steps.reverse();
   }
+
+  /** The names of the steps from below the root: what can be told to another thread. */
+  address(): Name[] {
+    return this.steps().map(step => step.name);
+  }
+}
+
+/** Makes Folders of addresses, the same for the same: those in one directory share it, and so its descriptor. */
+export class FolderTree {
+  readonly root: Folder;
+  readonly #below = new Map<Folder, Map<Name, Folder>>();
+
+  constructor(root: Folder) {
+    this.root = root;
+  }
+
+  at(address: readonly Name[]): Folder {
+    let folder = this.root;
+    for (const name of address) {
+      const below = this.#below.get(folder) ?? new Map<Name, Folder>();
+      this.#below.set(folder, below);
+      const next: Folder = below.get(name) ?? new Folder(folder, name);
+      below.set(name, next);
+      folder = next;
+    }
+    return folder;
+  }
 }
 
 /** A directory that is held open (or, where that is not possible, has just been looked at). */
 export interface OpenFolder {
   /** A path that leads to the directory itself. Good only while it is open. */
-  readonly path: Buffer;
+  readonly path: string | Buffer;
   /** A path that leads to an entry through the directory. Good only while it is open. */
-  entry(name: Name): Buffer;
+  entry(name: Name): string | Buffer;
 }
 
-/** The directories of one root, for the time of one batch. */
+/** The directories of one root, for the time of one storage call. */
 export interface Folders {
   readonly root: Folder;
   /**
@@ -75,10 +115,10 @@ export interface Folders {
    * @throws Unreachable when a step is not a directory of the root's own file system.
    * @throws StorageError when a step cannot be opened, of kind `wrong_root` when the root cannot.
    */
-  use<T>(folder: Folder, work: (open: OpenFolder) => Promise<T>): Promise<T>;
+  use<T>(folder: Folder, work: (open: OpenFolder) => T): T;
   /** Says that a directory will not be needed again. */
   forget(folder: Folder): void;
-  /** Lets go of everything. What is still in use is let go of when its user has finished. */
+  /** Lets go of everything. */
   close(): void;
 }
 

@@ -5,7 +5,7 @@
  * called absent on a disk that is not the recorded one; and what it tells of objects and bytes is never more than
  * the truth.
  */
-import { existsSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
 import {
   type Cleanup,
   type Context,
@@ -13,17 +13,14 @@ import {
   type Inspection,
   type Result,
   resultOf,
-  StorageError,
 } from '../contract.ts';
-import type { Folders } from './folders.ts';
-import { inspect } from './inspect.ts';
-import { createJobs, type Job, refusal, rootPath } from './job.ts';
-import { PinnedFolders } from './pinned.ts';
-import { PlainFolders } from './plain.ts';
+import { deleteFiles } from './files.ts';
+import { createJobs, type Job, refusal } from './job.ts';
+import type { Place } from './orders.ts';
+import { canPin } from './pinned.ts';
 import { pruneParents } from './prune.ts';
 import { NONE } from './remove.ts';
-import { probeRoot, readMark, readOrWriteMark, verifyMark } from './root.ts';
-import { deleteSingles } from './singles.ts';
+import { useThreads } from './threads.ts';
 import { deleteTree } from './tree.ts';
 
 export interface FileHandlerOptions {
@@ -34,40 +31,24 @@ export interface FileHandlerOptions {
 }
 
 export function createFileHandler(options: FileHandlerOptions = {}): Handler {
-  const { host, pinned = process.platform === 'linux' && existsSync('/proc/self/fd') } = options;
+  const { host, pinned = canPin() } = options;
+  const { threads, release } = useThreads();
 
-  /** Runs something with the directories of a root, and lets go of them afterwards. */
-  async function within<T>(root: string, work: (folders: Folders) => Promise<T>): Promise<T> {
-    const folders = new (pinned ? PinnedFolders : PlainFolders)(root, rootPath(root));
-    try {
-      return await work(folders);
-    } finally {
-      folders.close();
-    }
-  }
+  const placeOf = (root: string, context?: Context): Place => ({
+    ...{ root, pinned, recorded: context?.identity(root) },
+  });
 
   async function deleteUnder(root: string, cleanups: readonly Cleanup[], context: Context) {
-    return within(root, async folders => {
-      const jobs = createJobs(cleanups, folders);
-      const verify = () =>
-        context.call(() =>
-          folders.use(folders.root, open => verifyMark(open, folders, root, context.identity(root))),
-        );
-      try {
-        await verify();
-      } catch (error) {
-        return jobs.map(() => resultOf(error, NONE));
-      }
-      const [trees, singles] = [
-        jobs.filter(job => job.cleanup.target.tree),
-        jobs.filter(job => !job.cleanup.target.tree),
-      ];
-      await deleteSingles(singles, folders, context);
-      for (const job of trees) job.result = await deleteTree(job, folders, context);
-      await confirmAbsent(jobs, verify);
-      await pruneParents(jobs, folders, context);
-      return jobs.map(({ result }) => result ?? unanswered);
-    });
+    const place = placeOf(root, context);
+    const jobs = createJobs(cleanups, root);
+    const [trees, singles] = [
+      jobs.filter(job => job.cleanup.target.tree),
+      jobs.filter(job => !job.cleanup.target.tree),
+    ];
+    await deleteFiles(singles, place, threads, context);
+    for (const job of trees) job.result = await deleteTree(job, place, threads, context);
+    await pruneParents(jobs, place, threads, context);
+    return jobs.map(({ result }) => result ?? unanswered);
   }
 
   return {
@@ -95,55 +76,35 @@ export function createFileHandler(options: FileHandlerOptions = {}): Handler {
       const refused = refusal(cleanup, host);
       if (refused) return { ...NONE, exists: false, problem: refused.message };
       const { root } = cleanup;
-      return within(root, async folders => {
-        const recorded = context.identity(root);
-        try {
-          // The first daemon takes over what mark there is, or writes one: until then there is nothing to compare.
-          await context.call(() =>
-            folders.use(folders.root, async open => {
-              if (recorded !== undefined) await verifyMark(open, folders, root, recorded);
-            }),
-          );
-        } catch (error) {
-          if (!(error instanceof StorageError)) throw error;
-          return { ...NONE, exists: false, problem: error.message };
+      const place = placeOf(root, context);
+      const [{ parent, name }] = createJobs([cleanup], root) as [Job];
+      const target = { address: parent.address(), name, tree: cleanup.target.tree };
+      const id = randomUUID();
+      const look = (order: { target?: typeof target }) =>
+        context.call(signal => threads.run('looks', 'inspect', { place, id, ...order }, { signal }));
+      try {
+        for (let seen = await look({ target }); ; seen = await look({})) {
+          if (seen) return seen;
         }
-        const [job] = createJobs([cleanup], folders);
-        return inspect(job as Job, folders, context);
-      });
+      } catch (error) {
+        threads.run('looks', 'inspect', { place, id, forget: true }).catch(() => {});
+        throw error;
+      }
     },
 
-    identify(root, { create }) {
-      return within(root, folders =>
-        folders.use(folders.root, open =>
-          create ? readOrWriteMark(open, folders, root) : readMark(open, folders, root),
-        ),
-      );
+    async identify(root, { create }) {
+      return threads.run('quick', 'identify', { place: placeOf(root), create });
     },
 
     async probe(root, context) {
-      await within(root, folders =>
-        context.call(() =>
-          folders.use(folders.root, async open => {
-            await probeRoot(open, folders, root);
-            const recorded = context.identity(root);
-            if (recorded !== undefined) await verifyMark(open, folders, root, recorded);
-          }),
-        ),
-      );
+      const place = placeOf(root, context);
+      await context.call(signal => threads.run('quick', 'probe', { place }, { signal }));
+    },
+
+    async close() {
+      release();
     },
   };
 }
 
 const unanswered: Result = { ...NONE, outcome: 'retry', error: 'the file handler gave no answer: a bug' };
-
-/** Before anything is called absent, the disk must still be the recorded one. */
-async function confirmAbsent(jobs: readonly Job[], verify: () => Promise<void>): Promise<void> {
-  const absent = jobs.filter(job => job.result?.outcome === 'absent');
-  if (absent.length === 0) return;
-  try {
-    await verify();
-  } catch (error) {
-    for (const job of absent) job.result = resultOf(error, NONE);
-  }
-}

@@ -2,7 +2,7 @@
 import { isInside, quoteTarget, ROOT_SENTINEL } from '../../target.ts';
 import { type Cleanup, type Result, resultOf, StorageError } from '../contract.ts';
 import { classify } from './errors.ts';
-import { Folder, type Folders, type Name, namesOf, Unreachable } from './folders.ts';
+import { bytesOf, Folder, FolderTree, type Name, nameOf, namesOf, Unreachable } from './folders.ts';
 import { NONE } from './remove.ts';
 
 export interface Job {
@@ -46,36 +46,36 @@ export function rootPath(root: string): string {
   return root.slice(root.indexOf('/', 'file://'.length)).replace(/\/$/, '');
 }
 
-/** Turns cleanups of one root into jobs. Those in the same directory share its Folder, and so its descriptor. */
-export function createJobs(cleanups: readonly Cleanup[], folders: Folders): Job[] {
-  const known = new Map<string, Folder>();
+/** Turns cleanups of one root into jobs. Those in the same directory share its Folder. */
+export function createJobs(cleanups: readonly Cleanup[], root: string): Job[] {
+  const path = rootPath(root);
+  const tree = new FolderTree(new Folder(undefined, nameOf(Buffer.from(path))));
+  const above = namesOf(path).length;
   return cleanups.map(cleanup => {
-    const below = namesOf(cleanup.target.path).slice(namesOf(rootPath(cleanup.root)).length);
+    const below = namesOf(cleanup.target.path).slice(above);
     const name = below.pop() ?? '';
-    let parent = folders.root;
-    let path = '';
-    for (const step of below) {
-      path += `/${step}`;
-      const folder: Folder = known.get(path) ?? new Folder(parent, step);
-      known.set(path, folder);
-      parent = folder;
-    }
-    return { cleanup, parent, name, result: undefined };
+    return { cleanup, parent: tree.at(below), name, result: undefined };
   });
 }
 
-/** What has become of a job, from what was thrown while its directory was entered or it was being removed. */
-export function failed(job: Job, error: unknown): Result {
+/** The text of a target again, from where it is. */
+export function textOf(root: string, parent: Folder, name: Name, tree: boolean): string {
+  const names = [...parent.address(), name].join('/');
+  return `${root}${bytesOf(names).toString('utf8')}${tree ? '/' : ''}`;
+}
+
+/** What has become of a target, from what was thrown while its directory was entered or it was being removed. */
+export function failed(text: string, parent: Folder, name: Name, error: unknown): Result {
   if (error instanceof Unreachable) {
     if (error.absent) return { ...NONE, outcome: 'absent' };
-    return resultOf(error.refusal(quoteTarget(job.cleanup.target.text)), NONE);
+    return resultOf(error.refusal(quoteTarget(text)), NONE);
   }
-  return resultOf(classify(error, 'delete', job.parent.path(job.name)), NONE);
+  return resultOf(classify(error, 'delete', parent.path(name)), NONE);
 }
 
 /** The failure of a target that is written the wrong way round. */
-export function wrongKind(job: Job, found: 'directory' | 'file'): StorageError {
-  const target = quoteTarget(job.cleanup.target.text);
+export function wrongKind(text: string, found: 'directory' | 'file'): StorageError {
+  const target = quoteTarget(text);
   return new StorageError(
     'permanent',
     found === 'directory'

@@ -1,8 +1,6 @@
-/** The names in a directory, a few at a time: a directory of ten million files must not have to fit in memory. */
-import type { Dir } from 'node:fs';
-import { opendir } from 'node:fs/promises';
+/** The names in a directory, one after the other: a directory of ten million files must not have to fit in memory. */
+import { type Dir, type Dirent, opendirSync } from 'node:fs';
 import { type Name, nameOf, type OpenFolder } from './folders.ts';
-import { ENTRIES_A_CALL } from './remove.ts';
 
 /**
  * Node's documentation and code know this encoding for `opendir`, as for `readdir`; its types do not. Not `latin1`,
@@ -11,30 +9,34 @@ import { ENTRIES_A_CALL } from './remove.ts';
  */
 const BYTES = 'buffer' as BufferEncoding;
 
-export class Listing {
-  readonly #dir: Dir;
+/** Entries that are read ahead. */
+const AHEAD = 256;
 
-  private constructor(dir: Dir) {
-    this.#dir = dir;
+export interface Entry {
+  readonly name: Name;
+  readonly isFolder: boolean;
+}
+
+/** Goes through a directory as it stands, by a descriptor of its own. */
+export function* entriesOf(folder: OpenFolder): Generator<Entry, void> {
+  const dir: Dir = opendirSync(folder.path, { encoding: BYTES, bufferSize: AHEAD });
+  try {
+    for (let entry = read(dir); entry; entry = read(dir)) {
+      yield { name: nameOf(entry.name as unknown as Uint8Array), isFolder: entry.isDirectory() };
+    }
+  } finally {
+    dir.closeSync();
   }
+}
 
-  /** Keeps a descriptor of its own, so that it goes on in the same directory over several storage calls. */
-  static async open(folder: OpenFolder, signal: AbortSignal): Promise<Listing> {
-    const dir = await opendir(folder.path, { encoding: BYTES, bufferSize: ENTRIES_A_CALL });
-    const listing = new Listing(dir);
-    if (signal.aborted) listing.close();
-    signal.throwIfAborted();
-    return listing;
-  }
-
-  /** The next name, or undefined at the end. What it is, is not told: file systems need not know. */
-  async next(): Promise<Name | undefined> {
-    const entry = await this.#dir.read();
-    return entry ? nameOf(entry.name as unknown as Uint8Array) : undefined;
-  }
-
-  /** Not waited for: behind a read that hangs, it would hang too. */
-  close(): void {
-    this.#dir.close().catch(() => {});
+function read(dir: Dir): Dirent | null {
+  for (;;) {
+    try {
+      return dir.readSync();
+    } catch (error) {
+      // Where the file system tells no types, Node looks at each entry, and this one was gone by then.
+      if ((error as NodeJS.ErrnoException).syscall === 'lstat') continue;
+      throw error;
+    }
   }
 }

@@ -4,60 +4,63 @@
  * Node has no openat(2), but `/proc/self/fd/N/child` is resolved from the open directory N, whatever has become of
  * the path by which it was opened. Each step is opened from the one before with O_DIRECTORY | O_NOFOLLOW, so that a
  * directory that is swapped for a link at any moment is either still the old one or an error, never the link's goal.
+ *
+ * Descriptors belong to the one thread that has opened them: were one closed while another thread is at it, its number
+ * would be given to another directory, and things would be deleted there.
  */
-import { constants, close as fsClose, fstat as fsFstat, open as fsOpen, readFileSync } from 'node:fs';
-import { lstat } from 'node:fs/promises';
-import { promisify } from 'node:util';
-import { Stopped, StorageError } from '../contract.ts';
+import { closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync, readSync } from 'node:fs';
+import { StorageError } from '../contract.ts';
 import { classify, codeOf } from './errors.ts';
-import { bytesOf, Folder, type Folders, type Name, nameOf, type OpenFolder, Unreachable } from './folders.ts';
+import { Folder, type Folders, type Name, nameOf, type OpenFolder, pathOf, Unreachable } from './folders.ts';
 import { unreachableRoot } from './root.ts';
-
-const open = promisify(fsOpen);
-const fstat = promisify(fsFstat);
 
 /**
  * Directories kept open for the next use. Going up a chain of a thousand levels, those let go of are opened again
  * from the nearest one still open, a stretch at a time.
  */
-const KEPT_OPEN = 64;
+const KEPT_OPEN = 128;
 
-/** An open directory. It must stay open as long as anybody uses it. */
+/** Whether this system has what it takes. */
+export function canPin(): boolean {
+  return process.platform === 'linux' && PROCESS !== undefined;
+}
+
+/**
+ * `/proc/self` is a link to the process's own directory: looked up once, it is a fifth less work in each of millions of
+ * paths. What procfs says is taken, and not `process.pid`: it may be mounted from outside of a container, which counts
+ * processes otherwise.
+ */
+const PROCESS = processDirectory();
+
+function processDirectory(): string | undefined {
+  try {
+    return `/proc/${readlinkSync('/proc/self')}`;
+  } catch {
+    return undefined;
+  }
+}
+
+/** An open directory. */
 class Pin implements OpenFolder {
   readonly fd: number;
   /** What tells one file system, and one mount of it, from another. */
   readonly mount: string;
-  readonly path: Buffer;
-  /**
-   * Work that goes on in this directory. A call that has timed out is left behind and may still be at it: were the
-   * descriptor closed under it, its number would be given to another directory, and it would delete there.
-   */
-  users = 0;
-  dropped = false;
+  readonly path: string;
+  readonly #below: string;
 
   constructor(fd: number, mount: string) {
     this.fd = fd;
     this.mount = mount;
-    this.path = Buffer.from(`/proc/self/fd/${fd}`);
+    this.path = `${PROCESS}/fd/${fd}`;
+    this.#below = `${this.path}/`;
   }
 
-  entry(name: Name): Buffer {
-    return bytesOf(`/proc/self/fd/${this.fd}/${name}`);
+  entry(name: Name): string | Buffer {
+    return pathOf(this.#below + name);
   }
 
-  drop(): void {
-    this.dropped = true;
-    this.#closeIfUnused();
-  }
-
-  release(): void {
-    this.users -= 1;
-    this.#closeIfUnused();
-  }
-
-  #closeIfUnused(): void {
-    // There is nothing to do about a close that fails, and the descriptor is gone all the same.
-    if (this.dropped && this.users === 0) fsClose(this.fd, () => {});
+  close(): void {
+    close(this.fd);
   }
 }
 
@@ -67,7 +70,7 @@ export class PinnedFolders implements Folders {
   readonly #uri: string;
   /** In the order of their last use, so that the first is the one to let go of. */
   readonly #pins = new Map<Folder, Pin>();
-  #closed = false;
+  #inUse: Pin | undefined;
 
   /** @param uri the root as configured, for messages; @param path where it is, without a slash at its end. */
   constructor(uri: string, path: string) {
@@ -76,135 +79,128 @@ export class PinnedFolders implements Folders {
     this.root = new Folder(undefined, nameOf(Buffer.from(path)));
   }
 
-  async use<T>(folder: Folder, work: (open: OpenFolder) => Promise<T>): Promise<T> {
-    const pin = await this.#pin(folder);
+  use<T>(folder: Folder, work: (open: OpenFolder) => T): T {
+    if (this.#inUse) throw new Error('one directory at a time');
     try {
-      return await work(pin);
+      this.#inUse = this.#pin(folder);
+      return work(this.#inUse);
     } finally {
-      pin.release();
+      this.#inUse = undefined;
     }
   }
 
   forget(folder: Folder): void {
-    this.#pins.get(folder)?.drop();
+    const pin = this.#pins.get(folder);
+    if (!pin) return;
+    if (pin === this.#inUse) throw new Error('a directory is let go of after its use');
     this.#pins.delete(folder);
+    pin.close();
   }
 
   close(): void {
-    this.#closed = true;
     for (const folder of [...this.#pins.keys()]) this.forget(folder);
   }
 
-  /** The open directory, with one more user, who must release it. */
-  async #pin(folder: Folder): Promise<Pin> {
+  #pin(folder: Folder): Pin {
     const missing: Folder[] = [];
     let at: Folder = folder;
     while (at.parent && !this.#pins.has(at)) {
       missing.push(at);
       at = at.parent;
     }
-    let pin = this.#kept(at) ?? (await this.#keep(at, () => this.#openRoot()));
-    for (const step of missing.reverse()) {
-      const parent = pin;
-      try {
-        pin = this.#kept(step) ?? (await this.#keep(step, () => openStep(parent, step)));
-      } finally {
-        parent.release();
-      }
-    }
+    let pin = this.#kept(at) ?? this.#keep(at, this.#openRoot());
+    for (const step of missing.reverse()) pin = this.#keep(step, openStep(pin, step));
     return pin;
   }
 
   #kept(folder: Folder): Pin | undefined {
     const pin = this.#pins.get(folder);
-    if (!pin) return undefined;
-    if (folder.parent) {
+    if (pin && folder.parent) {
       this.#pins.delete(folder);
       this.#pins.set(folder, pin);
     }
-    pin.users += 1;
     return pin;
   }
 
-  async #keep(folder: Folder, openIt: () => Promise<Pin>): Promise<Pin> {
-    if (this.#closed) throw new Stopped('the batch has ended without this call');
-    const opened = await openIt();
-    opened.users += 1;
-    const other = this.#closed ? undefined : this.#kept(folder);
-    if (this.#closed || other) {
-      // Somebody else has opened it meanwhile, or nobody wants it any more.
-      opened.drop();
-      opened.release();
-      if (!other) throw new Stopped('the batch has ended without this call');
-      return other;
+  /** The one just opened is the last, so that it is never the one let go of; nor is the root, the first. */
+  #keep(folder: Folder, pin: Pin): Pin {
+    this.#pins.set(folder, pin);
+    if (this.#pins.size > KEPT_OPEN) {
+      for (const oldest of this.#pins.keys()) {
+        if (!oldest.parent) continue;
+        this.forget(oldest);
+        break;
+      }
     }
-    this.#pins.set(folder, opened);
-    this.#letGo();
-    return opened;
-  }
-
-  #letGo(): void {
-    if (this.#pins.size <= KEPT_OPEN) return;
-    for (const [folder, pin] of this.#pins) {
-      if (pin.users > 0 || !folder.parent) continue;
-      this.forget(folder);
-      return;
-    }
+    return pin;
   }
 
   /** The root is what the operator configured: links in its own path and at its end are followed. */
-  async #openRoot(): Promise<Pin> {
+  #openRoot(): Pin {
     try {
-      return await pinOf(
-        await open(Buffer.from(this.#rootPath || '/'), constants.O_RDONLY | constants.O_DIRECTORY),
-      );
+      return pinOf(openSync(this.#rootPath || '/', constants.O_RDONLY | constants.O_DIRECTORY));
     } catch (error) {
       throw unreachableRoot(error, this.#uri, this.#rootPath || '/');
     }
   }
 }
 
-async function openStep(parent: Pin, step: Folder): Promise<Pin> {
+function openStep(parent: Pin, step: Folder): Pin {
   const path = parent.entry(step.name);
   let pin: Pin;
   try {
-    pin = await pinOf(await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW));
+    pin = pinOf(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW));
   } catch (error) {
-    throw await whyNot(error, path, step);
+    throw whyNot(error, path, step);
   }
   if (pin.mount !== parent.mount) {
-    pin.drop();
+    pin.close();
     throw new Unreachable(step, 'mount');
   }
   return pin;
 }
 
 /** Takes the descriptor over: it is closed when this fails. */
-async function pinOf(fd: number): Promise<Pin> {
+function pinOf(fd: number): Pin {
   try {
-    const { dev } = await fstat(fd, { bigint: true });
+    const { dev } = fstatSync(fd, { bigint: true });
     return new Pin(fd, `${dev} ${mountId(fd)}`);
   } catch (error) {
-    fsClose(fd, () => {});
+    close(fd);
     throw error;
   }
 }
 
+const info = Buffer.allocUnsafe(512);
+
 /**
  * The mount that a descriptor was opened through. The device alone does not tell a bind mount of the same file
- * system. Read synchronously on purpose: procfs answers from memory, never from the disk.
+ * system.
  */
 function mountId(fd: number): string {
-  return /^mnt_id:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '';
+  const file = openSync(`${PROCESS}/fdinfo/${fd}`, constants.O_RDONLY);
+  try {
+    const text = info.toString('latin1', 0, readSync(file, info, 0, info.length, 0));
+    return /^mnt_id:\s*(\d+)/m.exec(text)?.[1] ?? '';
+  } finally {
+    close(file);
+  }
 }
 
-async function whyNot(error: unknown, path: Buffer, step: Folder): Promise<unknown> {
+/** There is nothing to do about a close that fails, and the descriptor is gone all the same. */
+function close(fd: number): void {
+  try {
+    closeSync(fd);
+  } catch {}
+}
+
+function whyNot(error: unknown, path: string | Buffer, step: Folder): unknown {
   const code = codeOf(error);
   if (code === 'ENOENT') return new Unreachable(step, 'nothing');
   // A link is ENOTDIR with O_DIRECTORY on Linux, and ELOOP without: only a look tells.
   if (code !== 'ENOTDIR' && code !== 'ELOOP') return classify(error, 'open', step.path());
   try {
-    const found = await lstat(path);
+    const found = lstatSync(path);
     if (found.isSymbolicLink()) return new Unreachable(step, 'symlink');
     if (!found.isDirectory()) return new Unreachable(step, 'file');
     return new StorageError('transient', `${step.path()} was replaced while it was being opened`);

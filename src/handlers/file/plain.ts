@@ -5,10 +5,9 @@
  * race between the look and the use can still lead a deletion out of it. Bind mounts of the same device are not seen,
  * and a path longer than the system's limit cannot be reached. Production belongs on Linux.
  */
-import type { BigIntStats } from 'node:fs';
-import { lstat, stat } from 'node:fs/promises';
+import { type BigIntStats, lstatSync, statSync } from 'node:fs';
 import { classify, codeOf } from './errors.ts';
-import { bytesOf, Folder, type Folders, type Name, nameOf, type OpenFolder, Unreachable } from './folders.ts';
+import { Folder, type Folders, type Name, nameOf, type OpenFolder, pathOf, Unreachable } from './folders.ts';
 import { unreachableRoot } from './root.ts';
 
 export class PlainFolders implements Folders {
@@ -22,35 +21,34 @@ export class PlainFolders implements Folders {
     this.root = new Folder(undefined, nameOf(Buffer.from(path)));
   }
 
-  async use<T>(folder: Folder, work: (open: OpenFolder) => Promise<T>): Promise<T> {
-    const { dev } = await this.#lookAtRoot();
+  use<T>(folder: Folder, work: (open: OpenFolder) => T): T {
+    const { dev } = this.#lookAtRoot();
     let path: Name = this.root.name;
     for (const step of folder.steps()) {
       path += `/${step.name}`;
-      await lookAt(bytesOf(path), step, dev);
+      lookAt(pathOf(path), step, dev);
     }
-    return work({ path: bytesOf(path || '/'), entry: name => bytesOf(`${path}/${name}`) });
+    return work({ path: pathOf(path || '/'), entry: name => pathOf(`${path}/${name}`) });
   }
 
   forget(): void {}
 
   close(): void {}
 
-  async #lookAtRoot(): Promise<BigIntStats> {
+  #lookAtRoot(): BigIntStats {
     const path = this.#rootPath || '/';
     try {
-      const found = await stat(`${path}/`, { bigint: true });
-      return found;
+      return statSync(`${path}/`, { bigint: true });
     } catch (error) {
       throw unreachableRoot(error, this.#uri, path);
     }
   }
 }
 
-async function lookAt(path: Buffer, step: Folder, dev: bigint): Promise<void> {
+function lookAt(path: string | Buffer, step: Folder, dev: bigint): void {
   let found: BigIntStats;
   try {
-    found = await lstat(path, { bigint: true });
+    found = lstatSync(path, { bigint: true });
   } catch (error) {
     const code = codeOf(error);
     if (code === 'ENOENT' || code === 'ENOTDIR') throw new Unreachable(step, 'nothing');

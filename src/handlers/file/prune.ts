@@ -3,10 +3,11 @@
  * nothing is ever looked at and then removed. Uploaders must make their directories again when they find them gone.
  */
 import { type Context, Stopped, StorageError } from '../contract.ts';
-import { classify, codeOf, isNotEmpty } from './errors.ts';
-import { type Folder, type Folders, Unreachable } from './folders.ts';
+import type { Folder } from './folders.ts';
 import type { Job } from './job.ts';
-import { removeFolder } from './remove.ts';
+import { SinglesMemory } from './memory.ts';
+import type { Failure, Place } from './orders.ts';
+import type { Threads } from './threads.ts';
 
 /** A directory to try, for whom, and how many levels upwards including itself. */
 interface Candidate {
@@ -16,7 +17,12 @@ interface Candidate {
 }
 
 /** A failure to prune does not fail the cleanup, whose file is gone: it is noted. */
-export async function pruneParents(jobs: readonly Job[], folders: Folders, context: Context): Promise<void> {
+export async function pruneParents(
+  jobs: readonly Job[],
+  place: Place,
+  threads: Threads,
+  context: Context,
+): Promise<void> {
   // By depth, because the children of a directory must have been tried before it.
   const byDepth: Map<Folder, Candidate>[] = [];
   for (const job of jobs) {
@@ -24,7 +30,7 @@ export async function pruneParents(jobs: readonly Job[], folders: Folders, conte
     if (outcome === 'deleted' || outcome === 'absent') add(job.parent, job.cleanup.pruneParents, [job]);
   }
   for (let depth = byDepth.length - 1; depth > 0; depth -= 1) {
-    await Promise.all([...(byDepth[depth]?.values() ?? [])].map(prune));
+    for (let left = [...(byDepth[depth]?.values() ?? [])]; left.length > 0; ) left = await tryAll(left);
   }
 
   function add(folder: Folder | undefined, levels: number, of: readonly Job[]): void {
@@ -37,40 +43,44 @@ export async function pruneParents(jobs: readonly Job[], folders: Folders, conte
     candidates.set(folder, candidate);
   }
 
-  async function prune({ folder, levels, jobs: of }: Candidate): Promise<void> {
+  /** Returns those that it has not come to. */
+  async function tryAll(candidates: readonly Candidate[]): Promise<Candidate[]> {
+    const memory = SinglesMemory.for(0);
+    const order = {
+      ...{ place, memory: memory.buffer },
+      folders: candidates.map(({ folder }) => folder.address()),
+    };
     try {
-      if (await isGone(folder, folders, context)) add(folder.parent, levels - 1, of);
+      const answer = await context.call(signal =>
+        threads.run('quick', 'prune', order, { signal, stop: () => memory.stop() }),
+      );
+      return candidates.filter((candidate, n) => {
+        const gone = answer[n];
+        if (gone === true) add(candidate.folder.parent, candidate.levels - 1, candidate.jobs);
+        else if (gone) for (const job of candidate.jobs) note(job, gone);
+        return gone === undefined;
+      });
     } catch (error) {
-      for (const job of of) note(job, error, folder);
+      for (const { jobs: of } of candidates) {
+        for (const job of of) noteThrown(job, error);
+      }
+      return [];
     }
   }
 }
 
-/** Whether the directory is no longer there, by this or by somebody else. */
-async function isGone(folder: Folder, folders: Folders, context: Context): Promise<boolean> {
-  const { parent } = folder;
-  if (!parent) return false;
-  folders.forget(folder);
-  try {
-    await context.call(signal => folders.use(parent, open => removeFolder(open, folder.name, signal)));
-    return true;
-  } catch (error) {
-    if (error instanceof Unreachable && error.absent) return true;
-    if (isNotEmpty(error) || codeOf(error) === 'ENOTDIR') return false;
-    throw error;
+function noteThrown(job: Job, error: unknown): void {
+  const { result } = job;
+  if (error instanceof Stopped && (result?.outcome === 'deleted' || result?.outcome === 'absent')) {
+    // The next run finds the file absent, and prunes.
+    job.result = { ...result, outcome: 'yielded' };
+  } else {
+    note(job, { message: error instanceof StorageError ? error.message : String(error) });
   }
 }
 
-function note(job: Job, error: unknown, folder: Folder): void {
+function note(job: Job, { message }: Pick<Failure, 'message'>): void {
   const { result } = job;
   if (result?.outcome !== 'deleted' && result?.outcome !== 'absent') return;
-  if (error instanceof Stopped) {
-    // The next run finds the file absent, and prunes.
-    job.result = { ...result, outcome: 'yielded' };
-    return;
-  }
-  const failure = error instanceof Unreachable ? error.refusal(job.cleanup.target.text) : error;
-  const why = classify(failure, 'remove the empty parent directory', folder.path());
-  const words = why instanceof StorageError ? why.message : String(why);
-  job.result = { ...result, note: `empty parent directories were left: ${words}` };
+  job.result = { ...result, note: `empty parent directories were left: ${message}` };
 }

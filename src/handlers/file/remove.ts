@@ -1,6 +1,5 @@
 /** Removing one directory entry, and what it frees. */
-import type { Stats } from 'node:fs';
-import { lstat, rmdir, unlink } from 'node:fs/promises';
+import { lstatSync, rmdirSync, type Stats, unlinkSync } from 'node:fs';
 import type { Receipt } from '../contract.ts';
 import { codeOf } from './errors.ts';
 import type { Name, OpenFolder } from './folders.ts';
@@ -8,55 +7,72 @@ import type { Name, OpenFolder } from './folders.ts';
 /** The file system always tells: no null here. */
 export const NONE = { objects: 0, bytes: 0 } as const satisfies Receipt;
 
-/** Entries that one storage call may cover: the lease is asked again between calls, and progress told. */
-export const ENTRIES_A_CALL = 64;
+/** Entries that one storage call may cover: the lease and the store's rate are asked between calls, and progress told. */
+export const ENTRIES_A_CALL = 2_000;
 
 /**
  * How long one storage call goes on to its next entry, in milliseconds. Removing a file of many gigabytes takes
- * seconds: sixty-four of them in one call would look like a storage that does not answer.
+ * seconds: two thousand of them in one call would look like a storage that does not answer.
  */
-const CALL_BUDGET = 250;
+export const CALL_BUDGET = 50;
 
-/** When a storage call should make an end: after so many entries or so long, or at once when it was given up. */
-export function createBudget(signal: AbortSignal): () => boolean {
-  const end = performance.now() + CALL_BUDGET;
-  let entries = 0;
-  return () => {
-    entries += 1;
-    return !signal.aborted && (entries === 1 || (entries <= ENTRIES_A_CALL && performance.now() < end));
-  };
+/** Asked before each system call that changes something: whether whoever gave the order has taken it back. */
+export type Stop = () => boolean;
+
+/** Thrown when an order was taken back. */
+export class Recalled extends Error {
+  override readonly name = 'Recalled';
 }
 
-/** What stands at a name; undefined when nothing does. Links are not followed. */
-export async function look(open: OpenFolder, name: Name): Promise<Stats | undefined> {
-  try {
-    return await lstat(open.entry(name));
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return undefined;
-    throw error;
+/** When a storage call should make an end: after so many entries or so long, or at once when it is taken back. */
+export class Budget {
+  readonly #stop: Stop;
+  readonly #start = performance.now();
+  readonly #end: number;
+  #done = 0;
+
+  constructor(stop: Stop, ms = CALL_BUDGET) {
+    this.#stop = stop;
+    this.#end = this.#start + ms;
   }
+
+  /** Whether one more entry may be begun. The first always may, however late, or nothing would ever get further. */
+  get goesOn(): boolean {
+    if (this.#stop()) return false;
+    return this.#done === 0 || (this.#done < ENTRIES_A_CALL && performance.now() < this.#end);
+  }
+
+  /** Says that an entry has been done with. */
+  count(): void {
+    this.#done += 1;
+  }
+
+  /** Time since its beginning, in ms. */
+  get elapsed(): number {
+    return performance.now() - this.#start;
+  }
+}
+
+/** What stands at a path through an open directory (`OpenFolder.entry`); undefined when nothing does. No link is followed. */
+export function look(path: string | Buffer): Stats | undefined {
+  return lstatSync(path, { throwIfNoEntry: false });
 }
 
 /**
  * Unlinks what `look` has found, and is no directory. Undefined when somebody else was faster.
  *
- * The signal is asked at the last moment: a call that hung, was given up and comes back later may no longer delete.
- * Another worker has meanwhile done its work, and what stands there now may be new.
+ * Asked at the last moment: a call that hung, was given up and comes back later may no longer delete. Another worker
+ * has meanwhile done its work, and what stands there now may be new.
  */
-export async function unlinkFound(
-  open: OpenFolder,
-  name: Name,
-  found: Stats,
-  signal: AbortSignal,
-): Promise<Receipt | undefined> {
-  signal.throwIfAborted();
+export function unlinkFound(path: string | Buffer, found: Stats, stop: Stop): number | undefined {
+  if (stop()) throw new Recalled();
   try {
-    await unlink(open.entry(name));
+    unlinkSync(path);
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return undefined;
     throw error;
   }
-  return { objects: 1, bytes: bytesFreed(found) };
+  return bytesFreed(found);
 }
 
 /** Bytes that removing it frees: none while another hard link holds them; sparse files hold fewer than their size. */
@@ -65,10 +81,10 @@ export function bytesFreed(found: Stats): number {
 }
 
 /** Removes an empty directory; false when it was not there. @throws ENOTEMPTY and its kin. */
-export async function removeFolder(open: OpenFolder, name: Name, signal: AbortSignal): Promise<boolean> {
-  signal.throwIfAborted();
+export function removeFolder(open: OpenFolder, name: Name, stop: Stop): boolean {
+  if (stop()) throw new Recalled();
   try {
-    await rmdir(open.entry(name));
+    rmdirSync(open.entry(name));
     return true;
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return false;

@@ -8,8 +8,17 @@
  * cleanup: it is no fault of the row's.
  */
 import { randomUUID } from 'node:crypto';
-import { constants } from 'node:fs';
-import { access, type FileHandle, link, open, unlink } from 'node:fs/promises';
+import {
+  accessSync,
+  closeSync,
+  constants,
+  fsyncSync,
+  linkSync,
+  openSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
 import { ROOT_SENTINEL } from '../../target.ts';
 import { StorageError } from '../contract.ts';
 import { classify, codeOf, quotePath, reason } from './errors.ts';
@@ -37,8 +46,8 @@ export function unreachableRoot(error: unknown, root: string, path: string): unk
 }
 
 /** Reads the mark through the open root. @throws StorageError of kind `wrong_root` when there is no valid one. */
-export async function readMark(open: OpenFolder, folders: Folders, root: string): Promise<string> {
-  const text = await readText(open, folders);
+export function readMark(open: OpenFolder, folders: Folders, root: string): string {
+  const text = readText(open, folders);
   if (text === undefined) {
     throw new StorageError(
       'wrong_root',
@@ -60,12 +69,12 @@ export async function readMark(open: OpenFolder, folders: Folders, root: string)
 }
 
 /** Makes sure that the root is the disk that was recorded. @throws StorageError of kind `wrong_root` if not. */
-export async function verifyMark(
+export function verifyMark(
   open: OpenFolder,
   folders: Folders,
   root: string,
   recorded: string | undefined,
-): Promise<void> {
+): void {
   if (recorded === undefined) {
     throw new StorageError(
       'wrong_root',
@@ -73,7 +82,7 @@ export async function verifyMark(
         `Nothing was touched. Start a daemon that serves it, or run: afterdelete check --adopt ${root}`,
     );
   }
-  const found = await readMark(open, folders, root);
+  const found = readMark(open, folders, root);
   if (found === recorded.toLowerCase()) return;
   throw new StorageError(
     'wrong_root',
@@ -86,74 +95,82 @@ export async function verifyMark(
  * Reads the mark, or writes one if there is none. Any number of daemons may do so at the same time: link(2) lets one
  * of them win, with a file that is complete from its first moment, and all return the winner's.
  */
-export async function readOrWriteMark(open: OpenFolder, folders: Folders, root: string): Promise<string> {
-  if ((await readText(open, folders)) === undefined) await writeMark(open, folders, root);
+export function readOrWriteMark(open: OpenFolder, folders: Folders, root: string): string {
+  if (readText(open, folders) === undefined) writeMark(open, folders, root);
   return readMark(open, folders, root);
 }
 
 /** Whether the daemon may list, add to and remove from the root. */
-export async function probeRoot(open: OpenFolder, folders: Folders, root: string): Promise<void> {
+export function probeRoot(open: OpenFolder, folders: Folders, root: string): void {
   try {
-    await access(open.path, constants.R_OK | constants.W_OK | constants.X_OK);
+    accessSync(open.path, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (error) {
     throw classify(error, `use the root ${root}: list, write and search`, folders.root.path());
   }
 }
 
-async function writeMark(open: OpenFolder, folders: Folders, root: string): Promise<void> {
+function writeMark(open: OpenFolder, folders: Folders, root: string): void {
   const mark = randomUUID();
   const draft = open.entry(`${ROOT_SENTINEL}.${mark}`);
   const goal = open.entry(ROOT_SENTINEL);
   try {
-    await writeNew(draft, mark);
+    writeNew(draft, mark);
     try {
-      await link(draft, goal);
+      linkSync(draft, goal);
     } catch (error) {
       const code = codeOf(error);
       if (code === 'EEXIST') return;
       // File systems without hard links (FAT, some network mounts). A reader may then find it empty for a moment,
       // which is `wrong_root`, and looked at again.
       if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS') throw error;
-      await writeNew(goal, mark);
+      writeNew(goal, mark);
     }
-    await syncFolder(open);
+    syncFolder(open);
   } catch (error) {
     if (codeOf(error) === 'EEXIST') return;
     throw classify(error, `mark the root ${root} with`, folders.root.path(ROOT_SENTINEL));
   } finally {
-    await unlink(draft).catch(() => {});
+    remove(draft);
   }
 }
 
-async function writeNew(path: Buffer, mark: string): Promise<void> {
-  const file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o644);
+/** A draft that is left behind does no harm. */
+function remove(draft: string | Buffer): void {
   try {
-    await file.writeFile(`${mark}\n`);
-    await file.sync();
+    unlinkSync(draft);
+  } catch {}
+}
+
+function writeNew(path: string | Buffer, mark: string): void {
+  const file = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o644);
+  try {
+    writeSync(file, `${mark}\n`);
+    fsyncSync(file);
   } finally {
-    await file.close();
+    closeSync(file);
   }
 }
 
 /** Makes the mark's name survive a power failure, where the file system can: the database will record it. */
-async function syncFolder(folder: OpenFolder): Promise<void> {
-  const handle = await open(folder.path, constants.O_RDONLY | constants.O_DIRECTORY);
+function syncFolder(folder: OpenFolder): void {
+  const file = openSync(folder.path, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    await handle.sync().catch(() => {});
+    fsyncSync(file);
+  } catch {
   } finally {
-    await handle.close();
+    closeSync(file);
   }
 }
 
 /** What stands in the mark, or undefined when there is none. A link is none: its goal may be on another disk. */
-async function readText(folder: OpenFolder, folders: Folders): Promise<string | undefined> {
-  let file: FileHandle | undefined;
+function readText(folder: OpenFolder, folders: Folders): string | undefined {
+  let file: number | undefined;
   try {
-    // Without O_NONBLOCK, a FIFO of that name would block one of the few threads for ever.
+    // Without O_NONBLOCK, a FIFO of that name would block the thread for ever.
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    file = await open(folder.entry(ROOT_SENTINEL), flags);
-    const { bytesRead, buffer } = await file.read(Buffer.alloc(MOST_BYTES), 0, MOST_BYTES, 0);
-    return buffer.toString('utf8', 0, bytesRead);
+    file = openSync(folder.entry(ROOT_SENTINEL), flags);
+    const buffer = Buffer.allocUnsafe(MOST_BYTES);
+    return buffer.toString('utf8', 0, readSync(file, buffer, 0, MOST_BYTES, 0));
   } catch (error) {
     const code = codeOf(error);
     if (code === 'ENOENT') return undefined;
@@ -163,7 +180,7 @@ async function readText(folder: OpenFolder, folders: Folders): Promise<string | 
       return `(no file: ${reason(error, code)})`;
     throw ofRoot(classify(error, 'read the mark', folders.root.path(ROOT_SENTINEL)));
   } finally {
-    await file?.close();
+    if (file !== undefined) closeSync(file);
   }
 }
 

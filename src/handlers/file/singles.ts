@@ -1,61 +1,86 @@
-/** Deletes single files, those of one directory together. */
-import { type Context, type Result, resultOf } from '../contract.ts';
-import type { Folder, Folders, OpenFolder } from './folders.ts';
-import { failed, type Job, wrongKind } from './job.ts';
-import { createBudget, ENTRIES_A_CALL, look, NONE, unlinkFound } from './remove.ts';
+/** Deletes single files, those of one directory together. Runs in a thread of its own. */
+import { type Result, resultOf, StorageError } from '../contract.ts';
+import { type Folder, type Folders, FolderTree, type Name, type OpenFolder } from './folders.ts';
+import { failed, textOf, wrongKind } from './job.ts';
+import { SinglesMemory } from './memory.ts';
+import type { Answer, SinglesAnswer, SinglesOrder } from './orders.ts';
+import { withinVerified } from './place.ts';
+import { Budget, look, NONE, Recalled, unlinkFound } from './remove.ts';
 
-export async function deleteSingles(jobs: readonly Job[], folders: Folders, context: Context): Promise<void> {
-  const byParent = Map.groupBy(jobs, job => job.parent);
-  await Promise.all(
-    [...byParent].flatMap(([parent, siblings]) =>
-      chunksOf(siblings).map(chunk => deleteChunk(parent, chunk, folders, context)),
-    ),
-  );
+export function singles({ place, groups, memory }: SinglesOrder): Answer<SinglesAnswer> {
+  return withinVerified(place, (folders, verify) => {
+    const results = deleteGroups(groups, new SinglesMemory(memory), folders, place.root);
+    return results.some(result => result?.outcome === 'absent') ? confirm(results, verify) : results;
+  });
 }
 
-function chunksOf(jobs: readonly Job[]): Job[][] {
-  const chunks: Job[][] = [];
-  for (let n = 0; n < jobs.length; n += ENTRIES_A_CALL) chunks.push(jobs.slice(n, n + ENTRIES_A_CALL));
-  return chunks;
-}
-
-async function deleteChunk(
-  parent: Folder,
-  chunk: readonly Job[],
-  folders: Folders,
-  context: Context,
-): Promise<void> {
-  const waiting = [...chunk];
+/** Before anything is called absent, the disk must still be the recorded one. */
+function confirm(results: SinglesAnswer, verify: () => void): SinglesAnswer {
   try {
-    while (waiting.length > 0) {
-      await context.call(signal =>
-        folders.use(parent, async open => {
-          const goOn = createBudget(signal);
-          for (let job = waiting[0]; job && goOn(); job = waiting[0]) {
-            const result = await deleteSingle(open, job, signal);
-            // A call that was given up has nobody left to tell; its cleanups have been answered without it.
-            if (signal.aborted) return;
-            job.result = result;
-            waiting.shift();
-            const { objects, bytes } = result;
-            if (objects > 0) context.progress(job.cleanup.id, { objects, bytes });
-          }
-        }),
-      );
-    }
+    verify();
+    return results;
   } catch (error) {
-    for (const job of waiting) job.result = failed(job, error);
+    if (!(error instanceof StorageError)) throw error;
+    return results.map(result => (result?.outcome === 'absent' ? resultOf(error, NONE) : result));
   }
 }
 
-async function deleteSingle(open: OpenFolder, job: Job, signal: AbortSignal): Promise<Result> {
+function deleteGroups(
+  groups: SinglesOrder['groups'],
+  memory: SinglesMemory,
+  folders: Folders,
+  root: string,
+): (Result | undefined)[] {
+  const tree = new FolderTree(folders.root);
+  const budget = new Budget(memory.stopped);
+  const results: (Result | undefined)[] = [];
+  for (const { address, names } of groups) {
+    const parent = tree.at(address);
+    const from = results.length;
+    try {
+      if (budget.goesOn) {
+        folders.use(parent, open => {
+          for (const name of names) {
+            if (!budget.goesOn) break;
+            const result = deleteSingle(open, parent, name, memory, results.length, root);
+            results.push(result);
+            budget.count();
+          }
+        });
+      }
+    } catch (error) {
+      if (error instanceof Recalled) return results;
+      // The directory itself: the same for all that are in it.
+      for (let n = results.length - from; n < names.length; n += 1) {
+        const name = names[n] as Name;
+        results.push(failed(textOf(root, parent, name, false), parent, name, error));
+      }
+      budget.count();
+    }
+    while (results.length < from + names.length) results.push(undefined);
+  }
+  return results;
+}
+
+function deleteSingle(
+  open: OpenFolder,
+  parent: Folder,
+  name: Name,
+  memory: SinglesMemory,
+  n: number,
+  root: string,
+): Result {
   try {
-    const found = await look(open, job.name);
+    const path = open.entry(name);
+    const found = look(path);
     if (!found) return { ...NONE, outcome: 'absent' };
-    if (found.isDirectory()) return resultOf(wrongKind(job, 'directory'), NONE);
-    const freed = await unlinkFound(open, job.name, found, signal);
-    return freed ? { ...freed, outcome: 'deleted' } : { ...NONE, outcome: 'absent' };
+    if (found.isDirectory()) return resultOf(wrongKind(textOf(root, parent, name, false), 'directory'), NONE);
+    const bytes = unlinkFound(path, found, memory.stopped);
+    if (bytes === undefined) return { ...NONE, outcome: 'absent' };
+    memory.freed(n, bytes);
+    return { objects: 1, bytes, outcome: 'deleted' };
   } catch (error) {
-    return failed(job, error);
+    if (error instanceof Recalled) throw error;
+    return failed(textOf(root, parent, name, false), parent, name, error);
   }
 }

@@ -1,245 +1,271 @@
 /**
- * Deletes a tree: its files in small storage calls, several directories at a time, each directory when it is empty.
+ * Deletes a tree: in storage calls of a fraction of a second, several directories at a time, each directory when it is
+ * empty. What the calls do is in `walk.ts`; here is what is still to be done, and who does it.
  *
- * Iterative: recursion ends in a stack overflow or in too many open directories, at a depth that whoever writes below
- * the root decides (CVE-2021-3997). Directories are taken from a stack, deepest first, so that what is waiting stays
- * small. Everything that can be deleted is, whatever else fails.
+ * Directories are taken from a stack, deepest first, so that what is waiting stays small.
  */
-import { type Context, type Receipt, type Result, resultOf, Stopped, StorageError } from '../contract.ts';
-import { classify, isNotEmpty, isStoreDown, quotePath } from './errors.ts';
-import { Folder, type Folders, type Name, type OpenFolder, Unreachable } from './folders.ts';
-import { failed, type Job, wrongKind } from './job.ts';
-import { Listing } from './listing.ts';
-import { createBudget, look, NONE, removeFolder, unlinkFound } from './remove.ts';
+import { type Context, type Result, resultOf, Stopped, StorageError } from '../contract.ts';
+import { Folder, type Name } from './folders.ts';
+import type { Job } from './job.ts';
+import { TreeMemory } from './memory.ts';
+import {
+  type Failure,
+  failureOf,
+  gravity,
+  type Item,
+  type Place,
+  type Progress,
+  type Share,
+  UNTOUCHED,
+  type WalkAnswer,
+} from './orders.ts';
+import { CALL_BUDGET } from './remove.ts';
+import { ThreadFailure, type Threads, TREE_THREADS } from './threads.ts';
 
-/**
- * Directories of a tree in work at the same time. Unlinks in one directory wait for each other in the kernel, those in
- * several do not. The store's slots are the limit; this only bounds what waits for them.
- */
-const FOLDERS_AT_ONCE = 16;
+/** Directories that one call gets at most. */
+const MOST_ITEMS = 64;
 
-/** Times that a directory is listed when it is found not to be empty after all: somebody still writes there. */
-const MOST_PASSES = 3;
+/** How long the first call may take, in ms: it is among the small work, which a small tree is, too. */
+const FIRST_BUDGET = 10;
+
+/** How often it is asked whether the time slice has ended, in ms. */
+const SLICE_CHECK = 10;
 
 /** A directory of the tree on its way to be removed. */
-interface Branch {
+interface Branch extends Progress {
   readonly folder: Folder;
   readonly up: Branch | undefined;
-  /** Directories in it that are not done with, and one for the listing of itself. */
-  unfinished: number;
-  /** Something in it could not be deleted, so that it cannot be removed. */
-  spoiled: boolean;
-  passes: number;
+  /** Directories in it, or shares of it, that are not done with. */
+  open: number;
+  ended: boolean;
+}
+
+/** What a call can be given: a directory, or a share of its files. */
+interface Ticket {
+  readonly branch: Branch;
+  readonly share?: Share;
+  /** Of a share: files that could not be deleted. */
+  readonly keptFiles: number;
+  /** In a call: the place of the directory that it is in, if that waits for this one alone. */
+  readonly up?: number;
 }
 
 /** Deletes what a target with a slash at its end names. */
-export async function deleteTree(job: Job, folders: Folders, context: Context): Promise<Result> {
-  try {
-    const early = await context.call(signal =>
-      folders.use(job.parent, async (open): Promise<Result | undefined> => {
-        const found = await look(open, job.name);
-        if (!found) return { ...NONE, outcome: 'absent' };
-        if (found.isDirectory()) return undefined;
-        if (!found.isSymbolicLink()) return resultOf(wrongKind(job, 'file'), NONE);
-        const freed = await unlinkFound(open, job.name, found, signal);
-        return freed ? { ...freed, outcome: 'deleted' } : { ...NONE, outcome: 'absent' };
-      }),
-    );
-    if (early) return early;
-  } catch (error) {
-    return failed(job, error);
-  }
-  return new TreeDeletion(job, folders, context).run();
+export function deleteTree(job: Job, place: Place, threads: Threads, context: Context): Promise<Result> {
+  return new TreeDeletion(job, place, threads, context).run();
 }
 
 class TreeDeletion {
   readonly #id: string;
-  readonly #folders: Folders;
+  readonly #place: Place;
+  readonly #threads: Threads;
   readonly #context: Context;
-  /** Directories to list, the deepest at the end. */
-  readonly #stack: Branch[];
-  #active = 0;
-  #objects = 0;
-  #bytes = 0;
-  #foldersRemoved = 0;
+  readonly #memory = TreeMemory.for(TREE_THREADS);
+  readonly #top: Branch;
+  /** What is to be done next, at the end. */
+  readonly #stack: Ticket[];
+  readonly #freeLanes = Array.from({ length: TREE_THREADS }, (_, lane) => lane);
   /** No further storage call is begun. */
   #halted = false;
   #topIsGone = false;
+  #early: Result | undefined;
   #failures = 0;
-  #worst: StorageError | undefined;
-  #finish: (result: Result) => void = () => {};
+  #worst: Failure | undefined;
 
-  constructor(job: Job, folders: Folders, context: Context) {
+  constructor(job: Job, place: Place, threads: Threads, context: Context) {
     this.#id = job.cleanup.id;
-    this.#folders = folders;
+    this.#place = place;
+    this.#threads = threads;
     this.#context = context;
-    this.#stack = [branch(new Folder(job.parent, job.name), undefined)];
+    this.#top = {
+      ...UNTOUCHED,
+      folder: new Folder(job.parent, job.name),
+      up: undefined,
+      open: 0,
+      ended: false,
+    };
+    this.#stack = [{ branch: this.#top, keptFiles: 0 }];
   }
 
-  run(): Promise<Result> {
-    return new Promise(resolve => {
-      this.#finish = resolve;
-      this.#pump();
-    });
+  async run(): Promise<Result> {
+    // Calls are short, but a slice may end in the middle of one: it then stops before its next system call.
+    const timer = setInterval(() => {
+      if (this.#mustHalt()) this.#memory.stop();
+    }, SLICE_CHECK);
+    try {
+      await this.#call(this.#take(), 0, true);
+      this.#topIsGone ||= this.#early !== undefined;
+      if (!this.#early) await new Promise<void>(resolve => this.#pump(resolve));
+    } finally {
+      clearInterval(timer);
+    }
+    return this.#early ?? this.#result();
   }
 
-  #pump(): void {
-    while (this.#active < FOLDERS_AT_ONCE && !this.#mustHalt()) {
-      const next = this.#stack.pop();
-      if (!next) break;
-      this.#active += 1;
-      void this.#visit(next).finally(() => {
-        this.#active -= 1;
-        this.#pump();
+  #pump(finish: () => void): void {
+    while (this.#freeLanes.length > 0 && this.#stack.length > 0 && !this.#mustHalt()) {
+      const lane = this.#freeLanes.pop() as number;
+      void this.#call(this.#take(), lane, false).finally(() => {
+        this.#freeLanes.push(lane);
+        this.#pump(finish);
       });
     }
-    if (this.#active === 0) this.#finish(this.#result());
+    const idle = this.#freeLanes.length;
+    this.#memory.idle = this.#stack.length === 0 ? idle : 0;
+    if (idle === TREE_THREADS) finish();
   }
 
   /** A slice always removes something, or a tree could be begun again and again and never end. */
   #mustHalt(): boolean {
-    if (!this.#halted && this.#objects + this.#foldersRemoved > 0 && this.#context.shouldYield()) {
-      this.#halted = true;
-    }
+    if (!this.#halted && this.#memory.progressed && this.#context.shouldYield()) this.#halted = true;
     return this.#halted;
   }
 
+  /** So many that all threads have some; with each, what waits for it alone. */
+  #take(): Ticket[] {
+    const share = Math.ceil(this.#stack.length / TREE_THREADS);
+    const taken: Ticket[] = [];
+    for (const ticket of this.#stack.splice(-Math.min(share, MOST_ITEMS))) {
+      const chain = [ticket];
+      let { up } = ticket.branch;
+      while (!ticket.share && up?.open === 1 && up.phase === 'remove') {
+        chain.push({ branch: up, keptFiles: 0 });
+        up = up.up;
+      }
+      let place = -1;
+      for (const one of chain.reverse()) place = taken.push({ ...one, up: place }) - 1;
+    }
+    return taken;
+  }
+
   /** Never rejects: what goes wrong is noted. */
-  async #visit(at: Branch): Promise<void> {
+  async #call(tickets: readonly Ticket[], lane: number, first: boolean): Promise<void> {
+    const order = {
+      ...{ place: this.#place, items: tickets.map(itemOf), first, lane },
+      ...{ memory: this.#memory.buffer, ms: first ? FIRST_BUDGET : CALL_BUDGET },
+    };
     try {
-      await this.#empty(at);
-    } catch (error) {
-      this.#note(at, error, at.folder.path());
-    }
-    at.unfinished -= 1;
-    for (let done: Branch | undefined = at; done && done.unfinished === 0; done = done.up) {
-      if (this.#mustHalt()) return;
-      if (!done.spoiled) await this.#remove(done);
-      if (done.unfinished > 0) return;
-      if (!done.up) return;
-      done.up.spoiled ||= done.spoiled;
-      done.up.unfinished -= 1;
-    }
-  }
-
-  /** Unlinks the files in a directory, and puts the directories in it on the stack. */
-  async #empty(at: Branch): Promise<void> {
-    let listing: Listing | undefined;
-    try {
-      for (let more = true; more && !this.#mustHalt(); this.#pump()) {
-        more = await this.#context.call(signal =>
-          this.#folders.use(at.folder, async open => {
-            listing ??= await Listing.open(open, signal);
-            for (const goOn = createBudget(signal); goOn(); ) {
-              const name = await listing.next();
-              if (name === undefined) return false;
-              await this.#removeEntry(at, open, name, signal);
-            }
-            return true;
-          }),
-        );
-        this.#context.progress(this.#id, this.#receipt());
-      }
-    } finally {
-      listing?.close();
-    }
-  }
-
-  async #removeEntry(at: Branch, open: OpenFolder, name: Name, signal: AbortSignal): Promise<void> {
-    try {
-      const found = await look(open, name);
-      if (found?.isDirectory()) {
-        at.unfinished += 1;
-        this.#stack.push(branch(new Folder(at.folder, name), at));
-      } else if (found) {
-        const freed = await unlinkFound(open, name, found, signal);
-        this.#objects += freed?.objects ?? 0;
-        this.#bytes += freed?.bytes ?? 0;
-      }
-    } catch (error) {
-      this.#note(at, error, at.folder.path(name));
-    }
-  }
-
-  async #remove(at: Branch): Promise<void> {
-    const { folder } = at;
-    if (!folder.parent) throw new Error('the root is never removed');
-    const parent = folder.parent;
-    this.#folders.forget(folder);
-    try {
-      const removed = await this.#context.call(signal =>
-        this.#folders.use(parent, open => removeFolder(open, folder.name, signal)),
+      const answer = await this.#context.call(signal =>
+        this.#threads.run(first ? 'quick' : 'trees', 'walk', order, {
+          signal,
+          stop: () => this.#memory.stop(),
+        }),
       );
-      if (removed) this.#foldersRemoved += 1;
-      this.#topIsGone = !at.up;
+      this.#early = answer.early;
+      this.#accept(answer, tickets);
     } catch (error) {
-      if (error instanceof Unreachable && error.absent) {
-        this.#topIsGone = !at.up;
-        return;
+      this.#noteThrown(error);
+    }
+    const { receipt } = this.#memory;
+    if (receipt.objects > 0) this.#context.progress(this.#id, receipt);
+  }
+
+  #accept({ left, ended, failures, worst }: WalkAnswer, tickets: readonly Ticket[]): void {
+    this.#failures += failures;
+    if (worst) this.#weigh(worst);
+    const next = new Set<Branch>();
+    for (const { item, keptFiles, spoiled } of ended) {
+      const { branch, share, up = -1 } = tickets[item] as Ticket;
+      if (share) {
+        branch.keptFiles += keptFiles;
+        branch.spoiled ||= spoiled;
+        branch.open -= 1;
+        next.add(branch);
+      } else {
+        this.#end(branch, spoiled, up >= 0);
+        if (branch.up) next.add(branch.up);
       }
-      if (isNotEmpty(error) && at.passes < MOST_PASSES) {
-        // Deleting while listing may make a file system skip entries, and writers may not have noticed yet.
-        at.passes += 1;
-        at.unfinished = 1;
-        this.#stack.push(at);
-        return;
+    }
+    const branches: Branch[] = [];
+    for (const { item, up, name, ...progress } of left) {
+      const ticket = tickets[item];
+      if (ticket?.share) {
+        // Nothing is below a share: its place is never asked for.
+        branches.push(ticket.branch);
+        ticket.branch.spoiled ||= progress.spoiled;
+        this.#stack.push({ ...ticket, keptFiles: progress.keptFiles });
+        continue;
       }
-      this.#note(at, error, folder.path());
+      const branch = ticket ? Object.assign(ticket.branch, progress) : below(branches[up], name, progress);
+      branches.push(branch);
+      next.add(branch);
+    }
+    for (const branch of next) {
+      if (branch.open === 0 && !branch.ended) this.#goOnWith(branch, tickets);
     }
   }
 
-  #note(at: Branch, error: unknown, path: string): void {
-    if (error instanceof Stopped) {
-      this.#halted = true;
+  /** @param told whether what it is in has been told by the thread that ended it. */
+  #end(branch: Branch, spoiled: boolean, told: boolean): void {
+    branch.ended = true;
+    const { up } = branch;
+    if (!up) {
+      this.#topIsGone = !spoiled;
       return;
     }
-    // Somebody else has removed it, which is what was wanted.
-    if (error instanceof Unreachable && error.found === 'nothing') return;
-    at.spoiled = true;
-    this.#failures += 1;
-    const failure = asFailure(error, path);
-    if (!this.#worst || gravity(failure) > gravity(this.#worst)) this.#worst = failure;
-    if (isStoreDown(failure) || failure.kind === 'wrong_root') this.#halted = true;
+    up.open -= 1;
+    if (!spoiled || told) return;
+    up.spoiled = true;
+    up.keptFolders += 1;
   }
 
-  #receipt(): Receipt {
-    return { objects: this.#objects, bytes: this.#bytes };
+  /**
+   * A directory that took a whole call and is not done is shared out, when there is nothing else to do: the kernel unlinks
+   * in one directory one by one, but looking at the files and giving their blocks back goes side by side.
+   */
+  #goOnWith(branch: Branch, before: readonly Ticket[]): void {
+    const begun = before.some(ticket => ticket.branch === branch && !ticket.share);
+    if (branch.phase !== 'list' || !begun || this.#stack.length > 0) {
+      this.#stack.push({ branch, keptFiles: 0 });
+      return;
+    }
+    const of = this.#freeLanes.length + 1;
+    const after = branch.keptFiles;
+    branch.open = of;
+    for (let n = 0; n < of; n += 1) this.#stack.push({ branch, share: { n, of, after }, keptFiles: 0 });
+  }
+
+  #noteThrown(error: unknown): void {
+    this.#halted = true;
+    if (error instanceof Stopped) return;
+    this.#failures += 1;
+    if (error instanceof ThreadFailure) this.#weigh(error.failure);
+    else if (error instanceof StorageError) this.#weigh(failureOf(error, '', ''));
+    else this.#weigh({ kind: 'transient', message: `could not delete: ${String(error)}`, storeDown: true });
+  }
+
+  #weigh(failure: Failure): void {
+    if (!this.#worst || gravity(failure) > gravity(this.#worst)) this.#worst = failure;
+    if (isFinal(failure)) this.#halted = true;
   }
 
   #result(): Result {
-    const receipt = this.#receipt();
-    if (this.#topIsGone) {
-      return { ...receipt, outcome: this.#objects + this.#foldersRemoved > 0 ? 'deleted' : 'absent' };
-    }
+    const { receipt, progressed } = this.#memory;
+    if (this.#topIsGone) return { ...receipt, outcome: progressed ? 'deleted' : 'absent' };
     const worst = this.#worst;
-    const cutShort = this.#halted && !(worst && (isStoreDown(worst) || worst.kind === 'wrong_root'));
-    if (cutShort || !worst) {
-      return { ...receipt, outcome: 'yielded', progressed: this.#objects + this.#foldersRemoved > 0 };
+    if (!worst || (this.#halted && !isFinal(worst))) {
+      return { ...receipt, outcome: 'yielded', progressed };
     }
     const others = this.#failures - 1;
     const message =
       others > 0 ? `${worst.message} (and ${others} more like it or less grave)` : worst.message;
-    return resultOf(new StorageError(worst.kind, message, { cause: worst }), receipt);
+    return resultOf(new StorageError(worst.kind, message), receipt);
   }
 }
 
-function branch(folder: Folder, up: Branch | undefined): Branch {
-  return { folder, up, unfinished: 1, spoiled: false, passes: 1 };
+/** Nothing else can be expected to work. */
+function isFinal({ kind, storeDown }: Failure): boolean {
+  return storeDown || kind === 'wrong_root';
 }
 
-function asFailure(error: unknown, path: string): StorageError {
-  if (error instanceof Unreachable) {
-    if (error.found === 'mount') return error.refusal(quotePath(path));
-    return new StorageError('transient', `${quotePath(path)} was a directory, and is now a ${error.found}`);
-  }
-  const classified = classify(error, 'delete', path);
-  if (classified instanceof StorageError) return classified;
-  return new StorageError('transient', `could not delete ${quotePath(path)}: ${String(error)}`, {
-    cause: error,
-  });
+function below(up: Branch | undefined, name: Name, progress: Progress): Branch {
+  if (!up) throw new Error('a directory was found in none: a bug');
+  up.open += 1;
+  return { ...progress, folder: new Folder(up.folder, name), up, open: 0, ended: false };
 }
 
-/** As long as a retry may get further, the tree is retried; what is left then is what no retry can mend. */
-function gravity(error: StorageError): number {
-  return ['permanent', 'transient', 'unavailable', 'wrong_root'].indexOf(error.kind);
+function itemOf({ branch, share, keptFiles, up = -1 }: Ticket): Item {
+  const { folder, up: _, open: __, ended: ___, ...progress } = branch;
+  const item = { ...progress, up, address: up < 0 ? folder.address() : [folder.name] };
+  return share ? { ...item, share, keptFiles, spoiled: keptFiles > 0 } : item;
 }

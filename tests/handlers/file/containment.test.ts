@@ -1,9 +1,8 @@
 /** Nothing outside the root, and nothing behind a link or a mount, is ever touched. */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, rename, symlink, writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, it, type TestContext } from 'vitest';
-import { Disk, exists, run, succeeds } from './disk.ts';
+import { Arena, deleteByPaths } from './attack.ts';
+import { Disk, run, succeeds } from './disk.ts';
 
 const linux = process.platform === 'linux';
 const modes = linux ? [true, false] : [false];
@@ -55,88 +54,44 @@ describe.each(modes)('links (pinned: %s)', pinned => {
   });
 });
 
-/** Swaps a directory for a link to a victim and back, as fast as it can, until it is killed. */
-const SWAPPER = `
-  const { renameSync, symlinkSync, unlinkSync, writeSync } = require('node:fs');
-  const [directory, victim] = process.argv.slice(1);
-  let told = false;
-  const attempt = f => { try { f(); return true; } catch { return false; } };
-  for (;;) {
-    if (!attempt(() => renameSync(directory, directory + '.away'))) continue;
-    if (attempt(() => symlinkSync(victim, directory))) {
-      if (!told) told = writeSync(1, 'swapping') > 0;
-      attempt(() => unlinkSync(directory));
-    }
-    attempt(() => renameSync(directory + '.away', directory));
-  }
-`;
-
 describe.runIf(linux)('a directory that is swapped for a link while it is being deleted', () => {
-  let disk: Disk;
-  let swapper: ChildProcess | undefined;
-  let victim: string;
-  const names = Array.from({ length: 40 }, (_, n) => `${n}`);
-
+  let arena: Arena;
   beforeEach(async () => {
-    disk = await Disk.create();
-    victim = `${disk.base}/victim`;
-    await mkdir(`${victim}/deeper`, { recursive: true });
-    // The victim has the very names that the deletion is after.
-    for (const name of names) {
-      await writeFile(`${victim}/${name}`, 'precious');
-      await writeFile(`${victim}/deeper/${name}`, 'precious');
-    }
+    arena = new Arena(await Disk.create());
+    arena.restore();
+    await arena.attack();
   });
   afterEach(async () => {
-    if (swapper?.exitCode === null) {
-      swapper.kill('SIGKILL');
-      await once(swapper, 'exit');
-    }
-    await disk.remove();
+    await arena.end();
+    await arena.disk.remove();
   });
 
-  async function startSwapping(directory: string): Promise<void> {
-    swapper = spawn(process.execPath, ['-e', SWAPPER, directory, victim], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    if (swapper.stdout) await once(swapper.stdout, 'data');
-  }
-  /** Puts everything back to the beginning while the swapper sleeps. */
-  async function restore(): Promise<void> {
-    swapper?.kill('SIGSTOP');
-    await rm(disk.at('t'), { recursive: true, force: true, maxRetries: 5 });
-    await disk.write(...names.flatMap(name => [`t/swapped/${name}`, `t/swapped/deeper/${name}`]));
-    swapper?.kill('SIGCONT');
-  }
-  const victimHas = async () => (await disk.list(victim)).length;
-
-  // By plain paths, each of these two loses files of the victim within a few rounds.
-  it('loses files of its own only: single files', async () => {
-    await restore();
-    await startSwapping(disk.at('t/swapped'));
+  // bench/race.ts does the same for minutes.
+  it('loses files of its own only, where a deletion by paths loses those of the victim', async () => {
+    const { disk } = arena;
     const outcomes = new Set<string>();
-    for (let round = 0; round < 200; round += 1) {
+    for (let round = 0; round < 50; round += 1) {
+      arena.restore();
       // All names in one storage call: by paths, the time between the check and the last unlink would be long.
-      const paths = names.flatMap(name => [`t/swapped/${name}`, `t/swapped/deeper/${name}`]);
-      const cleanups = paths.map(path => disk.cleanup(path));
+      const cleanups = arena.paths.map(path => disk.cleanup(path));
       for (const { outcome } of await disk.handler.delete(cleanups, disk.context())) outcomes.add(outcome);
-      expect(await victimHas()).toBe(81);
-    }
-    // The race was run: the deletion met the link.
-    expect(outcomes).toContain('dead');
-  });
-
-  it('loses files of its own only: trees', async () => {
-    await restore();
-    await startSwapping(disk.at('t/swapped'));
-    for (let round = 0; round < 20; round += 1) {
+      expect(arena.lost).toBe(0);
       for (const path of ['t/swapped/deeper/', 't/swapped/', 't/']) {
-        await disk.delete(path);
-        expect(await victimHas()).toBe(81);
+        outcomes.add((await disk.delete(path)).outcome);
+        expect(arena.lost).toBe(0);
       }
-      await restore();
     }
-  });
+    // The race was run: the deletion met the link, and got through beside it.
+    expect(outcomes).toContain('dead');
+    expect(outcomes).toContain('deleted');
+
+    let rounds = 0;
+    for (; arena.lost === 0 && rounds < 2000; rounds += 1) {
+      arena.restore();
+      deleteByPaths(disk.at('t'));
+    }
+    expect(arena.lost).toBeGreaterThan(0);
+  }, 120_000);
 });
 
 describe.runIf(linux && process.getuid?.() === 0)('mounts', () => {
@@ -220,16 +175,20 @@ describe.runIf(linux && process.getuid?.() === 0)('mounts', () => {
     expect((await disk.delete('gone')).outcome).toBe('absent');
   });
 
-  it('over the root in the middle of a batch: the batch goes on in the disk it began with', async test => {
-    await disk.write('t/a/1', 't/b/2');
+  it('over the root in the middle of a tree: the other disk is not touched, and nothing is called absent', async test => {
+    await disk.write(...Array.from({ length: 2500 }, (_, n) => `t/${n}`));
     const context = disk.context();
     context.beforeCall(async call => {
-      if (call === 3) await mount(test, disk.path, '-t', 'tmpfs', 'tmpfs');
+      if (call !== 2) return;
+      await mount(test, disk.path, '-t', 'tmpfs', 'tmpfs');
+      await disk.write('t/precious');
     });
-    expect(await disk.delete('t/', {}, context)).toMatchObject({ outcome: 'deleted', objects: 2 });
+    const first = await disk.delete('t/', {}, context);
+    expect(first).toMatchObject({ outcome: 'wrong_root', error: expect.stringContaining('has no mark') });
+    expect(first.objects).toBeGreaterThan(0);
+    expect(await disk.list()).toEqual(['t', 't/precious']);
     await run('umount', disk.path);
     mounted.pop();
-    expect(await exists(disk.at('t'))).toBe(false);
-    await rm(disk.at('t'), { recursive: true, force: true });
+    expect(await disk.delete('t/')).toMatchObject({ outcome: 'deleted', objects: 2500 - first.objects });
   });
 });

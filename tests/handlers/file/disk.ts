@@ -1,6 +1,7 @@
 /** A root in a directory of its own, with what the tests need to put there and to see. */
 import { spawn } from 'node:child_process';
-import { lstat, mkdir, mkdtemp, readdir, realpath, rm, writeFile } from 'node:fs/promises';
+import { mkdirSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
+import { lstat, mkdir, mkdtemp, readdir, realpath, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import type { Cleanup, Handler, Result } from '../../../src/handlers/contract.ts';
@@ -30,7 +31,7 @@ export class Disk {
     const base = await realpath(await mkdtemp(join(tmpdir(), 'afterdelete-file-')));
     const disk = new Disk(base, options);
     await mkdir(disk.path);
-    disk.identity = (await createFileHandler(options).identify?.(disk.root, { create: true })) ?? '';
+    disk.identity = (await disk.handler.identify?.(disk.root, { create: true })) ?? '';
     return disk;
   }
 
@@ -46,10 +47,9 @@ export class Disk {
   /** Writes files with the directories above them; returns their paths. */
   async write(...paths: string[]): Promise<string[]> {
     const all = paths.map(path => this.at(path));
-    for (const path of all) {
-      await mkdir(dirname(path), { recursive: true });
-      await writeFile(path, 'x'.repeat(5000));
-    }
+    for (const directory of new Set(all.map(path => dirname(path))))
+      mkdirSync(directory, { recursive: true });
+    for (const path of all) writeFileSync(path, 'x'.repeat(5000));
     return all;
   }
 
@@ -83,6 +83,19 @@ export async function exists(path: string): Promise<boolean> {
     () => true,
     () => false,
   );
+}
+
+/** The paths of this process's open descriptors below a directory, those of its threads among them. Linux only. */
+export function openBelow(directory: string): string[] {
+  return readdirSync('/proc/self/fd')
+    .map(fd => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`);
+      } catch {
+        return '';
+      }
+    })
+    .filter(path => path.startsWith(directory));
 }
 
 /** Runs a command to its end; false when it failed or is not there. */

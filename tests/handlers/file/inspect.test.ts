@@ -1,9 +1,9 @@
 import { chmodSync } from 'node:fs';
 import { mkdir, stat, symlink } from 'node:fs/promises';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Stopped } from '../../../src/handlers/contract.ts';
 import { inspectAsAnother } from './another-user.ts';
-import { Disk } from './disk.ts';
+import { Disk, openBelow } from './disk.ts';
 
 describe('inspecting', () => {
   let disk: Disk;
@@ -59,12 +59,24 @@ describe('inspecting', () => {
     expect(single).toMatchObject({ problem: expect.stringMatching(/t\/shut": EACCES/) });
   });
 
+  it('looks through a large tree in several calls, with nothing counted twice or left out', async () => {
+    const paths = Array.from({ length: 2500 }, (_, n) => `t/${n % 2 ? 'a/' : ''}${n}`);
+    await disk.write(...paths);
+    const { blocks } = await stat(disk.at('t/0'));
+    const context = disk.context();
+    expect(await disk.handler.inspect(disk.cleanup('t/'), context)).toEqual({
+      ...{ exists: true, objects: 2500, bytes: 2500 * blocks * 512 },
+    });
+    expect(context.calls).toBeGreaterThan(1);
+  });
+
   it('stops when it is told to', async () => {
-    await disk.write('t/file');
-    for (const calls of [0, 1, 2]) {
+    await disk.write(...Array.from({ length: 2100 }, (_, n) => `t/${n}`));
+    for (const calls of [0, 1]) {
       const context = disk.context();
       context.stopAfter(calls);
       await expect(disk.handler.inspect(disk.cleanup('t/'), context)).rejects.toBeInstanceOf(Stopped);
     }
+    await vi.waitFor(() => expect(openBelow(disk.path)).toEqual([]));
   });
 });

@@ -1,9 +1,9 @@
-import { lstat, readFile, readlink, rename } from 'node:fs/promises';
+import { lstatSync, readFileSync, readlinkSync, renameSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Folder, nameOf, namesOf, Unreachable } from '../../../src/handlers/file/folders.ts';
 import { PinnedFolders } from '../../../src/handlers/file/pinned.ts';
-import { removeFolder, unlinkFound } from '../../../src/handlers/file/remove.ts';
-import { Disk, exists } from './disk.ts';
+import { Recalled, removeFolder, unlinkFound } from '../../../src/handlers/file/remove.ts';
+import { Disk, exists, openBelow } from './disk.ts';
 
 describe.runIf(process.platform === 'linux')('pinned directories', () => {
   let disk: Disk;
@@ -21,42 +21,34 @@ describe.runIf(process.platform === 'linux')('pinned directories', () => {
 
   it('stay the same directory, whatever becomes of the path', async () => {
     await disk.write('a/file', 'b/other');
-    const a = folder('a');
-    await folders.use(a, async open => {
-      await rename(disk.at('a'), disk.at('moved'));
-      await rename(disk.at('b'), disk.at('a'));
-      expect(await readFile(open.entry('file'), 'utf8')).toContain('x');
-      expect(await readlink(open.path)).toBe(disk.at('moved'));
+    folders.use(folder('a'), open => {
+      renameSync(disk.at('a'), disk.at('moved'));
+      renameSync(disk.at('b'), disk.at('a'));
+      expect(readFileSync(open.entry('file'), 'utf8')).toContain('x');
+      expect(readlinkSync(open.path)).toBe(disk.at('moved'));
     });
   });
 
-  it('stay open while somebody is in them: another would get the number of their descriptor', async () => {
-    const names = Array.from({ length: 80 }, (_, n) => `${n}`);
-    await disk.write('a/file', ...names.map(name => `others/${name}/x`));
-    const [a, parent] = [folder('a'), folder('others')];
-    await folders.use(a, async open => {
-      folders.forget(a);
-      for (const name of names) await folders.use(new Folder(parent, name), async () => {});
-      expect(await readlink(open.path)).toBe(disk.at('a'));
-      folders.close();
-      await Promise.all(names.map(name => lstat(disk.at(`others/${name}`))));
-      expect(await readlink(open.path)).toBe(disk.at('a'));
-    });
-  });
-
-  it('are opened once for all who come at once', async () => {
-    await disk.write('a/b/c/file');
-    const c = folder('a', 'b', 'c');
-    const paths = await Promise.all(
-      Array.from({ length: 20 }, () => folders.use(c, async open => readlink(open.path))),
-    );
-    expect(new Set(paths)).toEqual(new Set([disk.at('a/b/c')]));
-  });
-
-  it('cannot be entered any more after the end', async () => {
-    await disk.write('a/file');
+  it('are kept open, so many, and opened again when they are needed', async () => {
+    const names = Array.from({ length: 200 }, (_, n) => `${n}`);
+    await disk.write(...names.map(name => `others/${name}/x`));
+    const parent = folder('others');
+    const all = names.map(name => new Folder(parent, name));
+    for (const one of all) folders.use(one, () => {});
+    expect(openBelow(disk.path).length).toBeLessThan(140);
+    renameSync(disk.at('others/0'), disk.at('others/moved'));
+    renameSync(disk.at('others/199'), disk.at('others/kept'));
+    expect(() => folders.use(all[0] as Folder, () => {})).toThrow(Unreachable);
+    expect(folders.use(all[199] as Folder, open => readlinkSync(open.path))).toBe(disk.at('others/kept'));
     folders.close();
-    await expect(folders.use(folder('a'), async () => 1)).rejects.toThrow('the batch has ended');
+    expect(openBelow(disk.path)).toEqual([]);
+  });
+
+  it('are used one at a time: nothing is done in one while another is entered', () => {
+    expect(() => folders.use(folders.root, () => folders.use(folders.root, () => {}))).toThrow(
+      'one directory at a time',
+    );
+    expect(folders.use(folders.root, () => 'again')).toBe('again');
   });
 
   it('tell what stood in the way', async () => {
@@ -65,7 +57,7 @@ describe.runIf(process.platform === 'linux')('pinned directories', () => {
       [['a', 'file', 'x'], 'file'],
       [['a', 'gone', 'x'], 'nothing'],
     ] as const) {
-      const thrown = await folders.use(folder(...names), async () => {}).catch((error: unknown) => error);
+      const thrown = caught(() => folders.use(folder(...names), () => {}));
       expect(thrown).toBeInstanceOf(Unreachable);
       expect(thrown).toMatchObject({ found, folder: { name: names[1] } });
     }
@@ -73,20 +65,26 @@ describe.runIf(process.platform === 'linux')('pinned directories', () => {
 
   it('are not changed any more by a call that was given up after its look', async () => {
     await disk.write('a/file', 'empty/x');
-    const controller = new AbortController();
-    await folders.use(folder('a'), async open => {
-      const found = await lstat(open.entry('file'));
-      controller.abort(new Error('given up'));
-      await expect(unlinkFound(open, 'file', found, controller.signal)).rejects.toThrow('given up');
+    folders.use(folder('a'), open => {
+      const found = lstatSync(open.entry('file'));
+      expect(() => unlinkFound(open.entry('file'), found, () => true)).toThrow(Recalled);
     });
     await disk.delete('empty/x');
-    await folders.use(folders.root, async open => {
-      await expect(removeFolder(open, 'empty', controller.signal)).rejects.toThrow('given up');
+    folders.use(folders.root, open => {
+      expect(() => removeFolder(open, 'empty', () => true)).toThrow(Recalled);
     });
     expect(await exists(disk.at('a/file'))).toBe(true);
     expect(await exists(disk.at('empty'))).toBe(true);
   });
 });
+
+function caught(work: () => void): unknown {
+  try {
+    work();
+  } catch (error) {
+    return error;
+  }
+}
 
 describe('names', () => {
   it('are bytes, one character each', () => {

@@ -6,6 +6,8 @@ import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StorageError } from '../../../src/handlers/contract.ts';
 import { createFileHandler } from '../../../src/handlers/file/index.ts';
+import { SinglesMemory } from '../../../src/handlers/file/memory.ts';
+import { singles } from '../../../src/handlers/file/singles.ts';
 import { probeAsAnother } from './another-user.ts';
 import { Disk, run } from './disk.ts';
 
@@ -153,14 +155,29 @@ describe.each(modes)('the mark of a root (pinned: %s)', pinned => {
 
   it('is asked again before anything is called absent', async () => {
     await disk.write('a');
-    const cleanups = ['a', 'x/gone'].map(path => disk.cleanup(path, { pruneParents: 1 }));
-    await mkdir(disk.at('x'));
-    const context = disk.context();
-    // Call 1 reads the mark, 2 and 3 delete in two directories: 4 reads it again, and nothing is pruned then.
-    context.beforeCall(call => (call === 4 ? rm(mark) : undefined));
+    // What no cleanup may do: in the middle of an order, the mark itself goes.
+    const answer = singles({
+      place: { root: disk.root, pinned, recorded: disk.identity },
+      groups: [{ address: [], names: ['a', '.afterdelete-root', 'gone'] }],
+      memory: SinglesMemory.for(3).buffer,
+    });
+    expect(answer).toMatchObject({
+      value: [{ outcome: 'deleted' }, { outcome: 'deleted' }, { outcome: 'wrong_root' }],
+    });
+  });
+
+  it('that goes in the middle of a batch ends it: what is left is neither touched nor absent', async () => {
+    const paths = Array.from({ length: 300 }, (_, n) => `d/${n}`);
+    await disk.write(...paths);
+    const context = disk.context({ slots: 1 });
+    context.beforeCall(call => (call === 2 ? rm(mark) : undefined));
+    const cleanups = [...paths, 'gone'].map(path => disk.cleanup(path, { pruneParents: 1 }));
     const results = await disk.handler.delete(cleanups, context);
-    expect(results).toMatchObject([{ outcome: 'deleted' }, { outcome: 'wrong_root' }]);
-    expect(await disk.list()).toEqual(['x']);
+    const outcomes = results.map(({ outcome }) => outcome);
+    expect(new Set(outcomes)).toEqual(new Set(['deleted', 'wrong_root']));
+    expect(outcomes.at(-1)).toBe('wrong_root');
+    const left = outcomes.filter(outcome => outcome === 'wrong_root').length - 1;
+    expect((await disk.list()).length).toBe(left + 1);
   });
 
   it('is needed: a root of which nothing is recorded is not touched', async () => {

@@ -1,0 +1,69 @@
+/** Has single files deleted: many of a batch in one order, those of one directory together. */
+import type { Context } from '../contract.ts';
+import type { Folder } from './folders.ts';
+import { failed, type Job, textOf } from './job.ts';
+import { SinglesMemory } from './memory.ts';
+import type { Group, Place } from './orders.ts';
+import type { Threads } from './threads.ts';
+
+/** Files in one order: enough to make the way there and back of no account, few enough to keep several threads busy. */
+const FILES_AN_ORDER = 256;
+
+export async function deleteFiles(
+  jobs: readonly Job[],
+  place: Place,
+  threads: Threads,
+  context: Context,
+): Promise<void> {
+  await Promise.all(ordersOf(jobs).map(order => deleteOrder(order, place, threads, context)));
+}
+
+/** Parts a batch into orders; files of one directory stay beside each other. */
+function ordersOf(jobs: readonly Job[]): Job[][] {
+  const sorted = [...Map.groupBy(jobs, job => job.parent).values()].flat();
+  const orders: Job[][] = [];
+  for (let n = 0; n < sorted.length; n += FILES_AN_ORDER) orders.push(sorted.slice(n, n + FILES_AN_ORDER));
+  return orders;
+}
+
+async function deleteOrder(
+  jobs: readonly Job[],
+  place: Place,
+  threads: Threads,
+  context: Context,
+): Promise<void> {
+  for (let waiting = jobs; waiting.length > 0; ) {
+    const memory = SinglesMemory.for(waiting.length);
+    const order = { place, groups: groupsOf(waiting), memory: memory.buffer };
+    try {
+      const results = await context.call(signal =>
+        threads.run('quick', 'singles', order, { signal, stop: () => memory.stop() }),
+      );
+      for (const [n, job] of waiting.entries()) job.result = results[n];
+    } catch (error) {
+      for (const [n, job] of waiting.entries()) {
+        // A thread that hangs never answers, but it has written down what it had deleted before.
+        const bytes = memory.bytesOf(n);
+        job.result =
+          bytes === undefined
+            ? failed(textOf(place.root, job.parent, job.name, false), job.parent, job.name, error)
+            : { outcome: 'deleted', objects: 1, bytes };
+      }
+    }
+    for (const { cleanup, result } of waiting) {
+      if (result && result.objects > 0)
+        context.progress(cleanup.id, { objects: result.objects, bytes: result.bytes });
+    }
+    waiting = waiting.filter(job => !job.result);
+  }
+}
+
+function groupsOf(jobs: readonly Job[]): Group[] {
+  const groups: (Group & { names: string[]; parent: Folder })[] = [];
+  for (const { parent, name } of jobs) {
+    const last = groups.at(-1);
+    if (last?.parent === parent) last.names.push(name);
+    else groups.push({ address: parent.address(), names: [name], parent });
+  }
+  return groups.map(({ address, names }) => ({ address, names }));
+}

@@ -1,0 +1,115 @@
+/** The threads: what becomes of an order that never comes back, and that the daemon's own thread stays free. */
+import { execFileSync } from 'node:child_process';
+import { closeSync, constants, openSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { StorageError } from '../../../src/handlers/contract.ts';
+import { Threads } from '../../../src/handlers/file/threads.ts';
+import { Disk } from './disk.ts';
+
+/** Hangs in a system call, as on a dead network mount, when told to. */
+const HANGS = `
+  import { openSync, writeFileSync } from 'node:fs';
+  import { threadId } from 'node:worker_threads';
+  export const verify = ({ place }) => {
+    if (place.root === 'fails') return { failure: { kind: 'permanent', message: 'as classified', storeDown: false } };
+    // Until somebody opens the other end.
+    if (place.root !== 'answers') writeFileSync(place.root + '.' + threadId, '');
+    if (place.root !== 'answers') openSync(place.root, 'r');
+    return { value: 'answered' };
+  };
+`;
+
+describe.runIf(process.platform === 'linux')('threads', () => {
+  let disk: Disk;
+  let threads: Threads;
+  let fifo: string;
+  beforeEach(async () => {
+    disk = await Disk.create();
+    const worker = join(disk.base, 'worker.mjs');
+    writeFileSync(worker, HANGS);
+    threads = new Threads(worker);
+    fifo = join(disk.base, 'fifo');
+    execFileSync('mkfifo', [fifo]);
+  });
+  afterEach(async () => {
+    letGo();
+    threads.close();
+    await disk.remove();
+  });
+
+  const order = (root: string) => ({ place: { root, pinned: true, recorded: undefined } });
+  /** Opens the other end: whoever hangs comes back. */
+  const letGo = () => {
+    try {
+      closeSync(openSync(fifo, constants.O_WRONLY | constants.O_NONBLOCK));
+    } catch {
+      // Nobody hangs.
+    }
+  };
+
+  it('that hang in a system call are given up, replaced, and gone when the call comes back', async () => {
+    const give = new AbortController();
+    let stopped = 0;
+    // More than there are threads: the last ones wait for one.
+    const hung = Array.from({ length: 6 }, () =>
+      threads.run('quick', 'verify', order(fifo), {
+        signal: give.signal,
+        stop: () => {
+          stopped += 1;
+        },
+      }),
+    );
+    const settled = Promise.allSettled(hung);
+    await vi.waitFor(() =>
+      expect(readdirSync(disk.base).filter(name => /^fifo\./.test(name))).toHaveLength(4),
+    );
+    give.abort();
+    expect((await settled).map(({ status }) => status)).toEqual(Array(6).fill('rejected'));
+    expect(stopped).toBe(6);
+    expect(threads.hanging).toBe(4);
+    expect(await threads.run('quick', 'verify', order('answers'))).toBe('answered');
+    await vi.waitFor(() => {
+      letGo();
+      expect(threads.hanging).toBe(0);
+    });
+  });
+
+  it('give a classified failure as one', async () => {
+    const thrown = await threads.run('quick', 'verify', order('fails')).catch((error: unknown) => error);
+    expect(thrown).toBeInstanceOf(StorageError);
+    expect(thrown).toMatchObject({ kind: 'permanent', message: 'as classified' });
+  });
+
+  it('of one kind that all hang do not hold up those of another', async () => {
+    const give = new AbortController();
+    const hung = Array.from({ length: 8 }, () =>
+      threads.run('trees', 'verify', order(fifo), { signal: give.signal }),
+    );
+    const settled = Promise.allSettled(hung);
+    expect(await threads.run('quick', 'verify', order('answers'))).toBe('answered');
+    give.abort();
+    await settled;
+  });
+});
+
+it("the daemon's own thread goes on while a tree is deleted", async () => {
+  const disk = await Disk.create();
+  try {
+    await disk.write(...Array.from({ length: 10_000 }, (_, n) => `t/${n % 10}/${n}`));
+    let turns = 0;
+    let ended = false;
+    const count = () => {
+      turns += 1;
+      if (!ended) setImmediate(count);
+    };
+    count();
+    const result = await disk.delete('t/');
+    ended = true;
+    expect(result).toMatchObject({ outcome: 'deleted', objects: 10_000 });
+    // On this thread, each of its calls would be one turn.
+    expect(turns).toBeGreaterThan(100);
+  } finally {
+    await disk.remove();
+  }
+});
