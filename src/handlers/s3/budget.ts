@@ -50,7 +50,7 @@ export class Budget {
     const now = this.#now();
     this.#balance = Math.min(limit / 4, this.#balance + ((now - this.#filledAt) / SECOND) * limit);
     this.#filledAt = now;
-    return this.#balance > 0 ? 0 : Math.ceil((-this.#balance / limit) * SECOND) + 1;
+    return this.#balance >= 0 ? 0 : Math.ceil((-this.#balance / limit) * SECOND) + 1;
   }
 
   /**
@@ -69,7 +69,8 @@ export class Budget {
       await setTimeoutOf(Math.min(wait, CHECK));
     }
     const now = this.#now();
-    this.#balance -= keys;
+    // What went while there was no limit is no debt.
+    if (this.#limit !== undefined) this.#balance -= keys;
     this.#sent.push({ at: now, keys });
     this.#sent = this.#sent.filter(({ at }) => now - at < SECOND);
     return now;
