@@ -29,8 +29,11 @@ export interface Item {
   readonly etag?: string | undefined;
 }
 
-/** A bucket at an endpoint, and what has been learned of it. */
-export class Bucket {
+/**
+ * A bucket at an endpoint, and what has been learned of it. Not named like the SDK's parameter: where a class stands in its
+ * own body, tsc 7.0.2 puts an alias for its name, and takes the key in `{ Bucket: … }` for one more place.
+ */
+export class S3Bucket {
   readonly name: string;
   readonly settings: S3StoreSettings;
   readonly deleteMode: 'auto' | 'batch' | 'single';

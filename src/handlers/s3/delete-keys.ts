@@ -1,7 +1,7 @@
 /** Deletes a set of keys of one bucket, or of versions of them, and tells what became of each. */
 import pLimit from 'p-limit';
 import { type Context, Stopped, StorageError } from '../contract.ts';
-import { type Bucket, type Item, MAX_KEYS } from './bucket.ts';
+import { type Item, MAX_KEYS, type S3Bucket } from './bucket.ts';
 import { failureOf, keyError, meaningOfKeyError, storageErrorOf } from './errors.ts';
 import { carrierOf } from './keys.ts';
 import { listObjects } from './listings.ts';
@@ -23,7 +23,7 @@ const MOST_DOUBTED = 100;
 
 /** Deletes items, each of which stands for another key or version. Never throws. */
 export async function deleteKeys(
-  bucket: Bucket,
+  bucket: S3Bucket,
   items: Iterable<Item>,
   context: Context,
 ): Promise<ReadonlyMap<Item, KeyOutcome>> {
@@ -36,7 +36,7 @@ const messageFrom = (error: unknown) => (error instanceof Error ? error.message 
 
 class Deletion {
   readonly outcomes = new Map<Item, KeyOutcome>();
-  readonly #bucket: Bucket;
+  readonly #bucket: S3Bucket;
   readonly #context: Context;
   readonly #attempted: string;
   /** What every further request would meet as well: the end of the work, an outage, a bucket that is not there. */
@@ -47,7 +47,7 @@ class Deletion {
   /** Whether anything at all came of a wave. */
   #gotOn = false;
 
-  constructor(bucket: Bucket, context: Context) {
+  constructor(bucket: S3Bucket, context: Context) {
     this.#bucket = bucket;
     this.#context = context;
     this.#attempted = `could not delete from ${bucket.where}`;

@@ -18,7 +18,7 @@ export interface Meaning {
    */
   readonly everyKey: boolean;
   readonly advice?: string;
-  /** What may be mended at once, after which the same request may succeed: see `Bucket`. */
+  /** What may be mended at once, after which the same request may succeed: see `S3Bucket`. */
   readonly mend?: 'credentials' | 'clock';
 }
 

@@ -9,7 +9,7 @@ import {
   NOTHING,
   type Result,
 } from '../contract.ts';
-import { Bucket, MAX_KEYS } from './bucket.ts';
+import { MAX_KEYS, S3Bucket } from './bucket.ts';
 import { Connections, type S3StoreSettings } from './clients.ts';
 import { listObjects, listUploads, listVersions } from './listings.ts';
 import { deletePrefix } from './prefix.ts';
@@ -35,7 +35,7 @@ class S3Handler implements Handler {
   readonly batchSize = MAX_KEYS;
   readonly #stores: ReadonlyMap<string, S3StoreSettings>;
   readonly #connections: Connections;
-  readonly #buckets = new Map<string, { readonly bucket: Bucket; readonly uploads: Uploads | undefined }>();
+  readonly #buckets = new Map<string, { readonly bucket: S3Bucket; readonly uploads: Uploads | undefined }>();
 
   constructor({ stores, storageTimeout }: S3HandlerOptions) {
     this.#stores = stores;
@@ -140,7 +140,7 @@ class S3Handler implements Handler {
     let opened = this.#buckets.get(store);
     if (!opened) {
       const settings = this.#stores.get(store) ?? {};
-      const bucket = new Bucket(store.slice('s3://'.length), this.#connections.of(settings), settings);
+      const bucket = new S3Bucket(store.slice('s3://'.length), this.#connections.of(settings), settings);
       opened = { bucket, uploads: settings.uploads === 'keep' ? undefined : new Uploads(bucket) };
       this.#buckets.set(store, opened);
     }

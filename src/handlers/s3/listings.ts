@@ -7,7 +7,7 @@ import {
 } from '@aws-sdk/client-s3';
 import { type Context, StorageError } from '../contract.ts';
 import { dateOf } from './answers.ts';
-import type { Bucket } from './bucket.ts';
+import type { S3Bucket } from './bucket.ts';
 import { storageErrorOf } from './errors.ts';
 import { decodeListedKey } from './keys.ts';
 
@@ -46,7 +46,7 @@ export interface PageOptions {
 
 /** A page of what is stored under a prefix. @throws StorageError */
 export async function listObjects(
-  bucket: Bucket,
+  bucket: S3Bucket,
   prefix: string,
   options: PageOptions,
   context: Context,
@@ -80,7 +80,7 @@ export async function listObjects(
  * @throws StorageError
  */
 export async function listVersions(
-  bucket: Bucket,
+  bucket: S3Bucket,
   prefix: string,
   options: PageOptions,
   context: Context,
@@ -126,7 +126,7 @@ export interface ListedUpload {
 
 /** A page of the uploads under a prefix that were never completed. @throws StorageError */
 export async function listUploads(
-  bucket: Bucket,
+  bucket: S3Bucket,
   prefix: string,
   options: PageOptions,
   context: Context,
@@ -168,7 +168,7 @@ export function keyOfMarker(next: string): string | undefined {
 }
 
 function nextOf(
-  bucket: Bucket,
+  bucket: S3Bucket,
   truncated: boolean | undefined,
   next: string | undefined,
 ): string | undefined {
@@ -178,7 +178,7 @@ function nextOf(
 }
 
 async function answerTo<T>(
-  bucket: Bucket,
+  bucket: S3Bucket,
   prefix: string,
   context: Context,
   send: (client: S3Client, signal: AbortSignal) => Promise<T>,

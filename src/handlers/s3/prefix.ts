@@ -11,7 +11,7 @@ import {
   Stopped,
   StorageError,
 } from '../contract.ts';
-import { type Bucket, type Item, MAX_KEYS } from './bucket.ts';
+import { type Item, MAX_KEYS, type S3Bucket } from './bucket.ts';
 import { deleteKeys, type KeyOutcome } from './delete-keys.ts';
 import { keyOfMarker, type ListedObject, listObjects, listVersions, type Page } from './listings.ts';
 import { dueOnServer, type Uploads } from './uploads.ts';
@@ -21,7 +21,7 @@ const PAGES_IN_FLIGHT = 4;
 
 /** Deletes all below the cleanup's prefix, or all versions of its key where it names one. Never throws. */
 export async function deletePrefix(
-  bucket: Bucket,
+  bucket: S3Bucket,
   uploads: Uploads | undefined,
   cleanup: Cleanup,
   context: Context,
@@ -45,7 +45,7 @@ interface Open {
 }
 
 class PrefixRun {
-  readonly #bucket: Bucket;
+  readonly #bucket: S3Bucket;
   readonly #uploads: Uploads | undefined;
   readonly #id: string;
   readonly #prefix: string;
@@ -74,7 +74,7 @@ class PrefixRun {
   /** What the first page of the sweep before this one held and S3 said was deleted. */
   #gone: ReadonlySet<string> = new Set();
 
-  constructor(bucket: Bucket, uploads: Uploads | undefined, cleanup: Cleanup, context: Context) {
+  constructor(bucket: S3Bucket, uploads: Uploads | undefined, cleanup: Cleanup, context: Context) {
     this.#bucket = bucket;
     this.#uploads = uploads;
     this.#id = cleanup.id;

@@ -1,7 +1,7 @@
 /** Deletes single objects, many rows at once: each row ends by what became of its own key. */
 import pLimit from 'p-limit';
 import { type Cleanup, type Context, NOTHING, type Result, resultOf, StorageError } from '../contract.ts';
-import { type Bucket, type Item, MAX_KEYS } from './bucket.ts';
+import { type Item, MAX_KEYS, type S3Bucket } from './bucket.ts';
 import { deleteKeys, type KeyOutcome } from './delete-keys.ts';
 import { keyOfMarker, type ListedObject, listObjects, listVersions } from './listings.ts';
 import { deletePrefix } from './prefix.ts';
@@ -13,7 +13,7 @@ const IS_NEWER = 'what is there was written after the cleanup fell due, and stay
 
 /** Deletes the keys of cleanups of one bucket, in order; of two that name the same key, the second finds it gone. */
 export async function deleteRows(
-  bucket: Bucket,
+  bucket: S3Bucket,
   uploads: Uploads | undefined,
   cleanups: readonly Cleanup[],
   context: Context,
@@ -66,7 +66,11 @@ function withUploads(result: Result, aborted: number | Error | undefined): Resul
 type Results = ReadonlyMap<string, Result>;
 
 /** One request for a thousand keys: nothing is asked first. */
-async function deleteOutright(bucket: Bucket, rows: readonly Cleanup[], context: Context): Promise<Results> {
+async function deleteOutright(
+  bucket: S3Bucket,
+  rows: readonly Cleanup[],
+  context: Context,
+): Promise<Results> {
   const items = rows.map(({ target }): Item => ({ key: target.path }));
   const outcomes = await deleteKeys(bucket, items, context);
   return new Map(items.map(item => [item.key, resultOfKey(outcomes.get(item), 1, null)]));
@@ -74,7 +78,7 @@ async function deleteOutright(bucket: Bucket, rows: readonly Cleanup[], context:
 
 /** Looks at each key first. What is replaced between the look and the delete stays where the server knows conditions. */
 async function deleteUnlessNewer(
-  bucket: Bucket,
+  bucket: S3Bucket,
   rows: readonly Cleanup[],
   context: Context,
 ): Promise<Results> {
@@ -103,7 +107,7 @@ function isNewer(entry: ListedObject, dueSince: number | undefined, date: Date |
 }
 
 /** All versions of each key; of many keys together, the older ones first. */
-async function purgeVersions(bucket: Bucket, rows: readonly Cleanup[], context: Context): Promise<Results> {
+async function purgeVersions(bucket: S3Bucket, rows: readonly Cleanup[], context: Context): Promise<Results> {
   const results = new Map<string, Result>();
   const found = new Map<string, ListedObject[]>();
   const long: Cleanup[] = [];

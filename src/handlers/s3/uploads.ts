@@ -4,7 +4,7 @@
  */
 import pLimit from 'p-limit';
 import { type Context, Stopped, StorageError } from '../contract.ts';
-import { type Bucket, MAX_KEYS } from './bucket.ts';
+import { MAX_KEYS, type S3Bucket } from './bucket.ts';
 import { failureOf, storageErrorOf } from './errors.ts';
 import { carrierOf } from './keys.ts';
 import { type ListedUpload, listUploads } from './listings.ts';
@@ -40,12 +40,12 @@ export function dueOnServer(since: number, date: Date | undefined): number {
 
 /** The uploads of one bucket. */
 export class Uploads {
-  readonly #bucket: Bucket;
+  readonly #bucket: S3Bucket;
   #known: { readonly at: number; readonly prefix: string; readonly keys: ReadonlySet<string> } | undefined;
   /** Set once the server has said that it has no such listing, or that we may not ask for it. */
   #hidden = false;
 
-  constructor(bucket: Bucket) {
+  constructor(bucket: S3Bucket) {
     this.#bucket = bucket;
   }
 
