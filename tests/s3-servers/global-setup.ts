@@ -25,7 +25,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const started = await Promise.all(SERVERS.map(name => startRealServer(name)));
   project.provide(
     'realServers',
-    started.map(({ stop: _, ...server }) => server),
+    started.map(({ stop: _, data: __, ...server }) => server),
   );
   return async () => void (await Promise.all(started.map(server => server.stop())));
 }

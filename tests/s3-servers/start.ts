@@ -15,6 +15,8 @@ export interface RealServer {
 }
 
 export interface StartedServer extends RealServer {
+  /** Where it keeps its buckets. */
+  readonly data: string;
   stop(): Promise<void>;
 }
 
@@ -63,7 +65,7 @@ export async function startRealServer(name: ServerName, directoryBelow = tmpdir(
     await stop();
     throw new Error(`${name} does not answer: ${(error as Error).message}\n${said}`);
   }
-  return { name, endpoint, region: 'us-east-1', ...CREDENTIALS, stop };
+  return { name, endpoint, region: 'us-east-1', ...CREDENTIALS, data, stop };
 }
 
 /** The server that the environment names, for `S3_ENDPOINT=… npm run test:s3`. */
