@@ -43,6 +43,7 @@ export async function start({ db, url }: Stage, env: Env): Promise<ChildProcess>
   const daemon = spawnCommand(['run'], {
     env: { DATABASE_URL: url, AFTERDELETE_HTTP: '127.0.0.1:0', AFTERDELETE_LOG_LEVEL: 'warn', ...env },
   });
+  process.once('exit', () => daemon.kill('SIGKILL'));
   daemon.stdout.pipe(process.stderr);
   daemon.stderr.pipe(process.stderr);
   for (;;) {
