@@ -68,6 +68,9 @@ describe('the defaults', () => {
           forcePathStyle: undefined,
           credentials: undefined,
           versions: 'keep',
+          uploads: 'abort',
+          newer: 'delete',
+          checksum: 'auto',
           deleteMode: 'auto',
         },
       ],
@@ -123,7 +126,10 @@ roots:
     region: eu-central-1
     forcePathStyle: true
     concurrency: 8
-    versions: keep
+    versions: purge
+    uploads: keep
+    newer: keep
+    checksum: crc32
     deleteMode: batch
     credentials: { accessKeyId: MINIO_KEY, secretAccessKey: AFTERDELETE_MINIO_SECRET }
 `;
@@ -161,7 +167,10 @@ roots:
         secretAccessKey: 'AFTERDELETE_MINIO_SECRET',
         sessionToken: undefined,
       },
-      versions: 'keep',
+      versions: 'purge',
+      uploads: 'keep',
+      newer: 'keep',
+      checksum: 'crc32',
       deleteMode: 'batch',
     });
   });
@@ -537,10 +546,10 @@ describe('a root alone', () => {
       '{ uri: s3://b/, concurrency: 0 }',
       'roots[0].concurrency: expected a whole number from 1 to 10000, got 0',
     ],
-    [
-      '{ uri: s3://b/, versions: purge }',
-      'roots[0].versions: expected keep: this version of afterdelete cannot purge',
-    ],
+    ['{ uri: s3://b/, versions: all }', 'roots[0].versions: expected one of keep, purge, got "all"'],
+    ['{ uri: s3://b/, uploads: purge }', 'roots[0].uploads: expected one of keep, abort, got "purge"'],
+    ['{ uri: s3://b/, newer: abort }', 'roots[0].newer: expected one of keep, delete, got "abort"'],
+    ['{ uri: s3://b/, checksum: sha1 }', 'roots[0].checksum: expected one of auto, crc32, md5, got "sha1"'],
     [
       '{ uri: s3://b/, deleteMode: bulk }',
       'roots[0].deleteMode: expected one of auto, batch, single, got "bulk"',

@@ -135,6 +135,8 @@ export class Checks {
           // With an identity on record this compares it as well.
           await handler.probe(uri, context);
           yield ok(`root ${uri}: ${describeRoot(identity, handler.identify !== undefined, recorded)}`);
+          for (const advice of (await handler.advise?.(uri, context)) ?? [])
+            yield warn(`root ${uri}: ${advice}`);
         } catch (error) {
           yield fail(`root ${uri}: ${messageOf(error)}`);
         }

@@ -20,10 +20,14 @@ export function createHandlers(settings: HandlerSettings, env: Env): Handler[] {
 
 /** What a root says about its bucket; roots of one store say the same, the configuration sees to that. */
 function s3Settings(root: RootConfig, env: Env): S3StoreSettings {
-  const { endpoint, region, forcePathStyle, deleteMode } = root;
+  const { endpoint, region, forcePathStyle, deleteMode, versions, uploads, newer, checksum } = root;
   const credentials = credentialsOf(root, env);
   return {
     deleteMode,
+    versions,
+    uploads,
+    newer,
+    ...(checksum === 'auto' ? {} : { checksum }),
     ...(endpoint === undefined ? {} : { endpoint }),
     ...(region === undefined ? {} : { region }),
     ...(forcePathStyle === undefined ? {} : { forcePathStyle }),

@@ -30,7 +30,13 @@ export interface RootConfig {
   readonly forcePathStyle: boolean | undefined;
   readonly credentials: CredentialNames | undefined;
   /** What becomes of older versions in a versioned bucket. */
-  readonly versions: 'keep';
+  readonly versions: 'keep' | 'purge';
+  /** What becomes of uploads of what is deleted that were begun before its cleanup fell due, and never completed. */
+  readonly uploads: 'keep' | 'abort';
+  /** What becomes of what was written after the cleanup fell due. */
+  readonly newer: 'keep' | 'delete';
+  /** The checksum of the first DeleteObjects; `auto`: md5 where an endpoint is set, else crc32. */
+  readonly checksum: 'auto' | 'crc32' | 'md5';
   /** Whether objects are deleted by DeleteObjects (`batch`), by DeleteObject (`single`), or by what works (`auto`). */
   readonly deleteMode: 'auto' | 'batch' | 'single';
 }
@@ -62,6 +68,9 @@ const endpoint = parsed('an http:// or https:// URL without user and password', 
 
 const variable = z.string({ error: 'the name of an environment variable' });
 
+const oneOf = <const T extends string>(...words: T[]) =>
+  z.enum(words, { error: `one of ${words.join(', ')}` }).optional();
+
 const ROOT = z.strictObject({
   uri: z.string({ error: 'an address, e.g. file:///data/trainings/ or s3://bucket/prefix/' }),
   endpoint: endpoint.optional(),
@@ -75,10 +84,11 @@ const ROOT = z.strictObject({
     .optional(),
   concurrency: count(1, 10_000).optional(),
   rate: count(1, 1_000_000).optional(),
-  versions: z
-    .literal('keep', { error: 'keep: this version of afterdelete cannot purge versions yet' })
-    .optional(),
-  deleteMode: z.enum(['auto', 'batch', 'single'], { error: 'one of auto, batch, single' }).optional(),
+  versions: oneOf('keep', 'purge'),
+  uploads: oneOf('keep', 'abort'),
+  newer: oneOf('keep', 'delete'),
+  checksum: oneOf('auto', 'crc32', 'md5'),
+  deleteMode: oneOf('auto', 'batch', 'single'),
 });
 
 const KEYS = Object.keys(ROOT.shape);
@@ -89,6 +99,9 @@ const S3_ONLY = [
   'forcePathStyle',
   'credentials',
   'versions',
+  'uploads',
+  'newer',
+  'checksum',
   'deleteMode',
 ] as const satisfies readonly (keyof RootConfig)[];
 /** What all roots of a store share, because there is one client and one limit a store. */
@@ -149,6 +162,9 @@ function readRoot(input: RootInput, rules: RootRules, problems: string[]): RootC
     forcePathStyle: result.data.forcePathStyle,
     credentials: credentials && { ...credentials, sessionToken: credentials.sessionToken },
     versions: result.data.versions ?? 'keep',
+    uploads: result.data.uploads ?? 'abort',
+    newer: result.data.newer ?? 'delete',
+    checksum: result.data.checksum ?? 'auto',
     deleteMode: result.data.deleteMode ?? 'auto',
   };
 }

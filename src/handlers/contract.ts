@@ -16,6 +16,11 @@ export interface Cleanup {
   readonly pruneParents: number;
   /** Attempts that have failed so far. */
   readonly attempt: number;
+  /**
+   * When it was first due, on the clock of `performance.now()`. Left out where nobody knows: then nothing is decided by
+   * it, and what may be younger than the cleanup stays.
+   */
+  readonly dueSince?: number;
 }
 
 /** What one run has deleted; never more than the truth. */
@@ -91,6 +96,8 @@ export interface Handler {
   identify?(root: string, options: { readonly create: boolean }): Promise<string>;
   /** Whether the storage under a root can be reached with what is configured. @throws StorageError why not. */
   probe(root: string, context: Context): Promise<void>;
+  /** What a person should know of a root that can be reached, in words, e.g. that deletes there free no space. */
+  advise?(root: string, context: Context): Promise<readonly string[]>;
   /** Releases what the handler holds. */
   close?(): Promise<void>;
 }
@@ -103,7 +110,7 @@ export interface Inspection extends Receipt {
 }
 
 /** `transient`: try again. `permanent`: no retry can mend it. The others: see the results of the same name. */
-export type StorageErrorKind = 'transient' | 'permanent' | 'unavailable' | 'wrong_root';
+export type StorageErrorKind = 'transient' | 'blocked' | 'permanent' | 'unavailable' | 'wrong_root';
 
 /** A failure that a handler has classified. Its message says what was tried, what came, and what to do. */
 export class StorageError extends Error {
@@ -123,6 +130,7 @@ export class Stopped extends Error {
 
 const OUTCOME_OF_KIND = {
   transient: 'retry',
+  blocked: 'blocked',
   permanent: 'dead',
   unavailable: 'unavailable',
   wrong_root: 'wrong_root',

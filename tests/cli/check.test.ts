@@ -82,6 +82,13 @@ describe('check', () => {
     const good = await runCommand(['check', '--config', config], { env });
     expect(good).toMatchObject({ code: 0, stderr: '' });
     expect(good.stdout).toContain('ok    root s3://bucket/results/: reachable\n');
+    expect(good.stdout).not.toContain('warn');
+    s3.buckets.setVersioning('bucket', 'Enabled');
+    const versioned = await runCommand(['check', '--config', config], { env });
+    expect(versioned.code).toBe(0);
+    expect(versioned.stdout).toContain(
+      'warn  root s3://bucket/results/: its bucket has versioning enabled, and the root says `versions: keep`: deletes here free no space',
+    );
     const bad = await runCommand(['check', '--config', config], {
       env: { ...env, MY_SECRET: 'wrong-secret' },
     });

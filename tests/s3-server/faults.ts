@@ -60,12 +60,15 @@ export interface KeyError {
   readonly message?: string;
 }
 
+/** What a delete of a key, or of one version of it, ends with. */
+type KeyFault = (key: string, versionId?: string) => KeyError | undefined;
 type Predicate = (request: RequestRecord) => boolean;
 
 /** The faults of a server. All of them off until set. */
 export class Faults {
   #rules: { readonly matches: Predicate; readonly fault: Fault; left: number }[] = [];
-  #keyError: (key: string) => KeyError | undefined = () => undefined;
+  #keyError: KeyFault = () => undefined;
+  #echo: (key: string) => string = key => key;
   #keeps: (key: string) => boolean = () => false;
   #latency: (request: RequestRecord) => number = () => 0;
 
@@ -88,8 +91,37 @@ export class Faults {
     return this.when(request => request.operation === 'DeleteObjects', NOT_IMPLEMENTED);
   }
 
+  /** The server wants Content-MD5, as MinIO before 2025, OVH or Dell ECS. */
+  requireMd5(): () => void {
+    const lacks = ({ operation, headers }: RequestRecord) =>
+      operation === 'DeleteObjects' && headers['content-md5'] === undefined;
+    const message = 'Missing required header for this request: Content-Md5.';
+    return this.when(lacks, { kind: 'error', code: 'MissingContentMD5', message, status: 400 });
+  }
+
+  /** The server does not know the newer checksums, as B2 before 2025. */
+  rejectCrc(): () => void {
+    const has = ({ operation, headers }: RequestRecord) =>
+      operation === 'DeleteObjects' && headers['x-amz-checksum-crc32'] !== undefined;
+    const message = "Unsupported header 'x-amz-checksum-crc32' received for this API call.";
+    return this.when(has, { kind: 'error', code: 'InvalidArgument', message, status: 400 });
+  }
+
+  /** The server takes no Content-MD5, as AWS's directory buckets. */
+  rejectMd5(): () => void {
+    const has = ({ operation, headers }: RequestRecord) =>
+      operation === 'DeleteObjects' && headers['content-md5'] !== undefined;
+    const message = 'Content-MD5 is not supported: use a checksum.';
+    return this.when(has, { kind: 'error', code: 'InvalidRequest', message, status: 400 });
+  }
+
+  /** Keys stand otherwise in the errors of a DeleteObjects than they were asked for, e.g. without a leading slash. */
+  echo(change: (key: string) => string): void {
+    this.#echo = change;
+  }
+
   /** Deleting a key fails so: as an entry of a DeleteObjects answer, as the whole answer of a DeleteObject. */
-  perKey(keyError: (key: string) => KeyError | undefined): void {
+  perKey(keyError: KeyFault): void {
     this.#keyError = keyError;
   }
 
@@ -107,6 +139,7 @@ export class Faults {
   clear(): void {
     this.#rules = [];
     this.#keyError = () => undefined;
+    this.#echo = key => key;
     this.#keeps = () => false;
     this.#latency = () => 0;
   }
@@ -121,8 +154,13 @@ export class Faults {
   }
 
   /** For the server. */
-  errorOf(key: string): KeyError | undefined {
-    return this.#keyError(key);
+  errorOf(key: string, versionId?: string): KeyError | undefined {
+    return this.#keyError(key, versionId);
+  }
+
+  /** For the server. */
+  echoed(key: string): string {
+    return this.#echo(key);
   }
 
   /** For the server. */

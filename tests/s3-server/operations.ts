@@ -1,26 +1,12 @@
 /** The operations: a request that is understood and verified in, an answer out. */
+import { type Answer, type Call, MAX_KEYS } from './call.ts';
 import { S3Error } from './errors.ts';
-import type { Faults, RequestRecord } from './faults.ts';
-import { decode, queryOf, uriEncode } from './signature.ts';
-import type { Buckets, StoredObject } from './store.ts';
-import { child, element, escapeXml, parseXml, type XmlElement, xmlDocument } from './xml.ts';
+import type { RequestRecord } from './faults.ts';
+import { listMultipartUploads, listObjectsV2, listObjectVersions } from './listings.ts';
+import { decode, queryOf } from './signature.ts';
+import type { StoredObject } from './store.ts';
+import { child, element, parseXml, type XmlElement, xmlDocument } from './xml.ts';
 
-export interface Answer {
-  readonly status: number;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: string | Uint8Array;
-}
-
-export interface Call {
-  readonly request: RequestRecord;
-  readonly body: Buffer;
-  /** Whether the body came with a checksum. */
-  readonly checked: boolean;
-  readonly buckets: Buckets;
-  readonly faults: Faults;
-}
-
-const MAX_KEYS = 1000;
 const MAX_KEY_BYTES = 1024;
 
 /**
@@ -44,21 +30,32 @@ export function understand(
 }
 
 function nameOf(method: string, of: 'bucket' | 'object', query: ReadonlyMap<string, string>): string {
-  if (of === 'object') {
-    const names: Record<string, string> = {
-      PUT: 'PutObject',
-      GET: 'GetObject',
-      HEAD: 'HeadObject',
-      DELETE: 'DeleteObject',
-    };
-    return names[method] ?? 'Unknown';
-  }
-  if (method === 'POST' && query.has('delete')) return 'DeleteObjects';
-  if (method === 'GET' && query.get('list-type') === '2') return 'ListObjectsV2';
-  // Nothing should ever send a DeleteBucket: it is here to be seen in the log if something does.
-  const names: Record<string, string> = { PUT: 'CreateBucket', HEAD: 'HeadBucket', DELETE: 'DeleteBucket' };
+  const part = PARTS.find(({ name }) => query.has(name));
+  const names = part?.[of] ?? NAMES[of];
   return names[method] ?? 'Unknown';
 }
+
+type Names = Readonly<Record<string, string>>;
+
+const NAMES: Readonly<Record<'bucket' | 'object', Names>> = {
+  object: { PUT: 'PutObject', GET: 'GetObject', HEAD: 'HeadObject', DELETE: 'DeleteObject' },
+  // Nothing should ever send a DeleteBucket: it is here to be seen in the log if something does.
+  bucket: { PUT: 'CreateBucket', HEAD: 'HeadBucket', DELETE: 'DeleteBucket' },
+};
+
+/** What a parameter of the query makes of a request. */
+const PARTS: readonly { readonly name: string; readonly bucket?: Names; readonly object?: Names }[] = [
+  { name: 'delete', bucket: { POST: 'DeleteObjects' } },
+  { name: 'list-type', bucket: { GET: 'ListObjectsV2' } },
+  { name: 'versioning', bucket: { GET: 'GetBucketVersioning', PUT: 'PutBucketVersioning' } },
+  { name: 'versions', bucket: { GET: 'ListObjectVersions' } },
+  {
+    name: 'uploads',
+    bucket: { GET: 'ListMultipartUploads' },
+    object: { POST: 'CreateMultipartUpload' },
+  },
+  { name: 'uploadId', object: { PUT: 'UploadPart', DELETE: 'AbortMultipartUpload' } },
+];
 
 /** For the log: what cannot be read has no keys there, and is refused later. */
 function keysOf(body: Buffer): string[] {
@@ -92,7 +89,12 @@ const headersOf = (object: StoredObject) => ({
 });
 
 const found = (call: Call): StoredObject => {
-  const object = call.buckets.get(call.request.bucket, keyOf(call));
+  const { bucket, query } = call.request;
+  const [key, id] = [keyOf(call), query.get('versionId')];
+  const object =
+    id === undefined
+      ? call.buckets.get(bucket, key)
+      : call.buckets.versions(bucket, key).find(it => it.key === key && it.versionId === id);
   if (!object) throw new S3Error('NoSuchKey', 'The specified key does not exist.');
   return object;
 };
@@ -130,17 +132,50 @@ const OPERATIONS: Readonly<Record<string, (call: Call) => Answer>> = {
   DeleteObject: call => {
     assertBucket(call);
     const key = keyOf(call);
-    const error = call.faults.errorOf(key);
+    const versionId = call.request.query.get('versionId');
+    const ifMatch = call.request.headers['if-match'];
+    const error = deleteOne(call, {
+      key,
+      versionId,
+      etag: typeof ifMatch === 'string' ? ifMatch : undefined,
+    });
     if (error) throw new S3Error(error.code, error.message ?? error.code);
-    if (!call.faults.keeps(key)) call.buckets.remove(call.request.bucket, key);
     return { status: 204 };
   },
+  GetBucketVersioning: ({ buckets, request }) => ({
+    status: 200,
+    body: xmlDocument('VersioningConfiguration', element('Status', buckets.versioning(request.bucket))),
+  }),
+  PutBucketVersioning: ({ body, buckets, request }) => {
+    const status = child(parseXml(body), 'Status')?.text;
+    if (status !== 'Enabled' && status !== 'Suspended') throw new S3Error('MalformedXML', 'no such status');
+    buckets.setVersioning(request.bucket, status);
+    return { status: 200 };
+  },
+  CreateMultipartUpload: call => {
+    const { key, uploadId } = call.buckets.beginUpload(call.request.bucket, keyOf(call));
+    const content = element('Bucket', call.request.bucket) + element('Key', key);
+    return {
+      status: 200,
+      body: xmlDocument('InitiateMultipartUploadResult', content + element('UploadId', uploadId)),
+    };
+  },
+  // Parts are never completed here, and so nobody asks for them.
+  UploadPart: () => ({ status: 200, headers: { ETag: '"part"' } }),
+  AbortMultipartUpload: call => {
+    const uploadId = call.request.query.get('uploadId') ?? '';
+    if (!call.buckets.abortUpload(call.request.bucket, keyOf(call), uploadId)) {
+      throw new S3Error('NoSuchUpload', 'The specified upload does not exist.');
+    }
+    return { status: 204 };
+  },
+  ListObjectVersions: listObjectVersions,
+  ListMultipartUploads: listMultipartUploads,
   DeleteObjects: deleteObjects,
   ListObjectsV2: listObjectsV2,
 };
 
 function deleteObjects(call: Call): Answer {
-  const { buckets, faults, request } = call;
   assertBucket(call);
   if (!call.checked) {
     throw new S3Error(
@@ -149,72 +184,46 @@ function deleteObjects(call: Call): Answer {
     );
   }
   const root = parseXml(call.body);
-  const keys = objectsOf(root).map(object => child(object, 'Key')?.text ?? '');
-  if (root.name !== 'Delete' || keys.length < 1 || keys.length > MAX_KEYS || keys.includes('')) {
-    throw new S3Error('MalformedXML', `a <Delete> of 1 to ${MAX_KEYS} keys was expected, got ${keys.length}`);
+  const objects = objectsOf(root).map(object => ({
+    key: child(object, 'Key')?.text ?? '',
+    versionId: child(object, 'VersionId')?.text,
+    etag: child(object, 'ETag')?.text,
+  }));
+  const { length } = objects;
+  if (root.name !== 'Delete' || length < 1 || length > MAX_KEYS || objects.some(({ key }) => key === '')) {
+    throw new S3Error('MalformedXML', `a <Delete> of 1 to ${MAX_KEYS} keys was expected, got ${length}`);
   }
   const quiet = child(root, 'Quiet')?.text === 'true';
-  const entries = keys.map(key => {
+  const entries = objects.map(object => {
     const error =
-      Buffer.byteLength(key) > MAX_KEY_BYTES
+      Buffer.byteLength(object.key) > MAX_KEY_BYTES
         ? { code: 'KeyTooLongError', message: 'Your key is too long' }
-        : faults.errorOf(key);
-    if (error) {
-      const details = element('Code', error.code) + element('Message', error.message ?? error.code);
-      return `<Error>${element('Key', key)}${details}</Error>`;
-    }
-    if (!faults.keeps(key)) buckets.remove(request.bucket, key);
-    return quiet ? '' : `<Deleted>${element('Key', key)}</Deleted>`;
+        : deleteOne(call, object);
+    const named = (key: string) => element('Key', key) + element('VersionId', object.versionId);
+    if (!error) return quiet ? '' : `<Deleted>${named(object.key)}</Deleted>`;
+    const details = element('Code', error.code) + element('Message', error.message ?? error.code);
+    return `<Error>${named(call.faults.echoed(object.key))}${details}</Error>`;
   });
   return { status: 200, body: xmlDocument('DeleteResult', entries.join('')) };
 }
 
-function listObjectsV2({ buckets, request }: Call): Answer {
-  const { query, bucket } = request;
-  if (query.get('delimiter')) throw new S3Error('NotImplemented', 'delimiters are not implemented');
-  const prefix = query.get('prefix') ?? '';
-  const token = query.get('continuation-token');
-  const encoding = query.get('encoding-type');
-  if (encoding !== undefined && encoding !== 'url') {
-    throw new S3Error('InvalidArgument', 'Invalid Encoding Method specified in Request');
-  }
-  const asked = Number(query.get('max-keys') ?? MAX_KEYS);
-  if (!Number.isInteger(asked) || asked < 0) throw new S3Error('InvalidArgument', 'max-keys is no number');
-  const limit = Math.min(asked, MAX_KEYS);
-  const after = token === undefined ? (query.get('start-after') ?? '') : keyOfToken(token);
-  const { objects, truncated } = buckets.page(bucket, { prefix, after, limit });
-  // AWS encodes what a key has and XML may not, slashes excepted, spaces as '+'.
-  const encode = (text: string) =>
-    encoding === 'url' ? uriEncode(text).replaceAll('%2F', '/').replaceAll('%20', '+') : text;
-  const last = objects.at(-1);
-  const more = truncated && last !== undefined;
-  const contents = objects.map(object => {
-    const details = element('LastModified', object.modified.toISOString()) + element('ETag', object.etag);
-    const size = element('Size', object.body.length) + element('StorageClass', 'STANDARD');
-    return `<Contents><Key>${escapeXml(encode(object.key))}</Key>${details}${size}</Contents>`;
-  });
-  const content = [
-    element('Name', bucket),
-    element('Prefix', encode(prefix)),
-    element('StartAfter', query.has('start-after') ? encode(query.get('start-after') ?? '') : undefined),
-    element('ContinuationToken', token),
-    element('NextContinuationToken', more ? tokenOf(last.key) : undefined),
-    element('KeyCount', objects.length),
-    element('MaxKeys', limit),
-    element('EncodingType', encoding),
-    element('IsTruncated', more),
-    ...contents,
-  ];
-  return { status: 200, body: xmlDocument('ListBucketResult', content.join('')) };
+interface Deletion {
+  readonly key: string;
+  readonly versionId: string | undefined;
+  readonly etag: string | undefined;
 }
 
-/** Tokens are opaque; with `+`, `/` and `=` in them, which a client must send back as they came. */
-const tokenOf = (key: string) => `t/${Buffer.from(key).toString('base64')}`;
-
-function keyOfToken(token: string): string {
-  const key = Buffer.from(token.slice(2), 'base64').toString();
-  if (!token.startsWith('t/') || tokenOf(key) !== token) {
-    throw new S3Error('InvalidArgument', 'The continuation token provided is incorrect');
+/** Deletes a key or a version of it, or says why not. */
+function deleteOne({ buckets, faults, request }: Call, { key, versionId, etag }: Deletion) {
+  const error = faults.errorOf(key, versionId);
+  if (error) return error;
+  const found = buckets.get(request.bucket, key);
+  if (etag !== undefined && found !== undefined && found.etag !== etag) {
+    return {
+      code: 'PreconditionFailed',
+      message: 'At least one of the pre-conditions you specified did not hold',
+    };
   }
-  return key;
+  if (!faults.keeps(key)) buckets.remove(request.bucket, key, versionId);
+  return undefined;
 }

@@ -3,9 +3,10 @@
  * have. It checks what a client may get wrong (signature, checksums, XML, limits), where npm's emulators look away.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Answer } from './call.ts';
 import { S3Error } from './errors.ts';
 import { type Fault, Faults, type RequestRecord } from './faults.ts';
-import { type Answer, perform, understand } from './operations.ts';
+import { perform, understand } from './operations.ts';
 import { type Credentials, decodeBody, verifySignature } from './signature.ts';
 import { Buckets } from './store.ts';
 import { errorDocument } from './xml.ts';

@@ -1,8 +1,10 @@
 /** The SDK's clients: one for each distinct setting, made when first needed. */
 import { type ClientRequest, Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
-import { type Duplex, Readable } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
+import { refuseStrangers, rememberDates } from './answers.ts';
+import type { Checksum } from './checksums.ts';
 
 /** How a bucket is reached. What is left out, the SDK takes from its own variables, files and roles. */
 export interface S3StoreSettings {
@@ -19,14 +21,54 @@ export interface S3StoreSettings {
   };
   /** `auto`: DeleteObjects, and DeleteObject once a server has said that it lacks the former. Default: auto. */
   readonly deleteMode?: 'auto' | 'batch' | 'single';
+  /**
+   * The checksum that the first DeleteObjects has; a server that refuses it is sent the other one from then on. Default:
+   * md5 where an endpoint is set, because everything that speaks S3 takes it; crc32 for AWS, some of whose buckets do not.
+   */
+  readonly checksum?: Checksum;
+  /** `purge`: every version goes, and every delete marker. `keep`: what a plain delete leaves, stays. Default: keep. */
+  readonly versions?: 'keep' | 'purge';
+  /** `abort`: uploads of a key that were begun before its cleanup fell due, and never completed, go too. Default: abort. */
+  readonly uploads?: 'keep' | 'abort';
+  /** What was written after the cleanup fell due: `keep` it, at the price of a listing for each key. Default: delete. */
+  readonly newer?: 'keep' | 'delete';
 }
 
 /** A client, and what to call the place it speaks to. */
-export interface Connection {
-  readonly client: S3Client;
+export class Connection {
   /** The endpoint as it may stand in a message: without user and password. */
   readonly endpoint: string;
+  /** Whether that is AWS itself. */
+  readonly isAws: boolean;
+  readonly #create: () => S3Client;
+  #client: S3Client;
+
+  constructor(endpoint: string | undefined, create: () => S3Client) {
+    this.endpoint = endpoint?.replace(/\/\/[^/@]*@/, '//') ?? 'AWS';
+    this.isAws = endpoint === undefined;
+    this.#create = create;
+    this.#client = create();
+  }
+
+  get client(): S3Client {
+    return this.#client;
+  }
+
+  /** Has the credentials found anew: the SDK remembers them until they end by its own reckoning. */
+  renew(old: S3Client): void {
+    if (this.#client !== old) return;
+    this.#client = this.#create();
+    // Requests that are under way end with the client that they began with.
+    setTimeout(() => old.destroy(), RENEWED_AFTER).unref();
+  }
+
+  close(): void {
+    this.#client.destroy();
+  }
 }
+
+/** For how long a client that was replaced is kept, in ms: no request takes longer. */
+const RENEWED_AFTER = 60_000;
 
 /** Connections, made when first asked for and shared by all stores with the same settings. */
 export class Connections {
@@ -50,20 +92,15 @@ export class Connections {
     ]);
     let connection = this.#connections.get(key);
     if (!connection) {
-      connection = {
-        client: createClient(
-          { ...settings, ...(endpoint === undefined ? {} : { endpoint }) },
-          this.#storageTimeout,
-        ),
-        endpoint: endpoint?.replace(/\/\/[^/@]*@/, '//') ?? 'AWS',
-      };
+      const all = { ...settings, ...(endpoint === undefined ? {} : { endpoint }) };
+      connection = new Connection(endpoint, () => createClient(all, this.#storageTimeout));
       this.#connections.set(key, connection);
     }
     return connection;
   }
 
   close(): void {
-    for (const { client } of this.#connections.values()) client.destroy();
+    for (const connection of this.#connections.values()) connection.close();
     this.#connections.clear();
   }
 }
@@ -96,6 +133,7 @@ function createClient(settings: S3StoreSettings, storageTimeout: number | undefi
   };
   const client = new S3Client(config);
   refuseStrangers(client);
+  rememberDates(client);
   return client;
 }
 
@@ -129,45 +167,4 @@ class MarkingHttpsAgent extends HttpsAgent {
     super.reuseSocket(socket, request);
     mark(request);
   }
-}
-
-/** What the answer to a command begins with, if S3 gave it: the name of the root element, none for an empty body. */
-const ROOT_ELEMENT: Readonly<Record<string, string>> = {
-  DeleteObjectsCommand: 'DeleteResult',
-  ListObjectsV2Command: 'ListBucketResult',
-  DeleteObjectCommand: '',
-};
-const ROOT = /^\ufeff?\s*(?:(?:<\?[^>]*>|<!--.*?-->)\s*)*(?:<(?:[\w.-]+:)?([\w.-]+))?/s;
-
-/**
- * To the SDK, any 2xx answer without the elements it looks for is an empty one: of a listing, "nothing is there"; of
- * DeleteObjects, "everything is deleted". A proxy's page, a web console or an empty body would pass as success, and so
- * would an `<Error>` that something follows, be it a line break [the SDK looks at the last 8 characters]. So the
- * answer is looked at before the SDK sees it.
- */
-function refuseStrangers(client: S3Client): void {
-  client.middlewareStack.add(
-    (next, context) => async args => {
-      const result = await next(args);
-      const expected = ROOT_ELEMENT[context.commandName ?? ''];
-      const response = result.response as { statusCode?: number; body?: unknown };
-      const { statusCode = 0, body } = response;
-      if (expected === undefined || statusCode < 200 || statusCode > 299) return result;
-      const bytes = body instanceof Readable ? Buffer.concat(await body.toArray()) : Buffer.alloc(0);
-      const text = bytes.toString('utf8');
-      const [prologue, element = ''] = ROOT.exec(text.slice(0, 2000)) ?? ['', ''];
-      const isEmpty = element === '' && prologue.length === text.length;
-      if (element === 'Error') {
-        response.statusCode = 503;
-      } else if (element !== expected || (expected === '' && !isEmpty)) {
-        const error = new Error(
-          `the answer is ${isEmpty ? 'empty' : `no ${expected || 'empty one'} but begins with ${JSON.stringify(text.slice(0, 60))}`}`,
-        );
-        throw Object.assign(error, { $metadata: { httpStatusCode: statusCode } });
-      }
-      response.body = Readable.from([bytes]);
-      return result;
-    },
-    { step: 'deserialize', priority: 'low', name: 'refuseStrangers' },
-  );
 }

@@ -6,14 +6,20 @@ import { Stopped, StorageError, type StorageErrorKind } from '../contract.ts';
 
 /** What an error means for the request, or the key, that it came for. */
 export interface Meaning {
-  /** `gone`: there is nothing to delete, which is success. `no_batch`: DeleteObjects is what the server lacks. */
-  readonly kind: StorageErrorKind | 'gone' | 'no_batch';
+  /**
+   * `gone`: there is nothing to delete, which is success. `replaced`: something else stands there by now, and stays.
+   * `slow`: too much at once; the store is there, and asks for less. `no_batch`: DeleteObjects is what the server
+   * lacks. `other_checksum`: the server wants another checksum than the one it was sent.
+   */
+  readonly kind: StorageErrorKind | 'gone' | 'replaced' | 'slow' | 'no_batch' | 'other_checksum';
   /**
    * Whether another key would have met the same: the bucket, the credentials, the endpoint are at fault. Where not, one
    * key may have spoiled the request for all others in it.
    */
   readonly everyKey: boolean;
   readonly advice?: string;
+  /** What may be mended at once, after which the same request may succeed: see `S3Bucket`. */
+  readonly mend?: 'credentials' | 'clock';
 }
 
 const meaning = (kind: Meaning['kind'], everyKey: boolean, advice?: string): Meaning =>
@@ -26,15 +32,13 @@ const CREDENTIALS =
 
 /** Of the request as a whole; of a key, `unavailable` is `transient`: the server did answer. */
 const CODES: ReadonlyMap<string, Meaning> = new Map([
-  ...all('gone', 'NoSuchKey NoSuchVersion', false),
-  // Too much at once: the store is there, and asks for less.
+  ...all('gone', 'NoSuchKey NoSuchVersion NoSuchUpload', false),
+  ...all('replaced', 'PreconditionFailed', false),
   ...all(
-    'transient',
+    'slow',
     'SlowDown SlowDownRead SlowDownWrite Throttling ThrottlingException RequestLimitExceeded TooManyRequests',
     true,
   ),
-  ...all('transient', 'ExpiredToken ExpiredTokenException TokenRefreshRequired', true),
-  ...all('transient', 'RequestTimeTooSkewed', true, "set this machine's clock right"),
   ...all(
     'transient',
     'RequestTimeout OperationAborted ConditionalRequestConflict BadDigest IncompleteBody XAmzContentSHA256Mismatch',
@@ -48,9 +52,17 @@ const CODES: ReadonlyMap<string, Meaning> = new Map([
     'grant the credentials s3:DeleteObject and s3:ListBucket; where they are granted, an object lock or a bucket policy refuses',
   ),
   ...all('permanent', 'NoSuchBucket', true, "check the bucket's name and the endpoint"),
-  ...all('permanent', 'InvalidAccessKeyId SignatureDoesNotMatch InvalidToken', true, CREDENTIALS),
+  // Who asks, from where and with what clock is the daemon's own fault, which no row should die of: the store pauses.
+  ...all('unavailable', 'InvalidAccessKeyId SignatureDoesNotMatch InvalidToken', true, CREDENTIALS),
+  ...['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired'].map(
+    code => [code, { ...meaning('unavailable', true, CREDENTIALS), mend: 'credentials' }] as const,
+  ),
+  [
+    'RequestTimeTooSkewed',
+    { ...meaning('unavailable', true, "set this machine's clock right"), mend: 'clock' },
+  ],
   ...all(
-    'permanent',
+    'unavailable',
     'AuthorizationHeaderMalformed PermanentRedirect TemporaryRedirect IllegalLocationConstraintException',
     true,
     "set the root's `region` (or AWS_REGION) to the bucket's region",
@@ -63,13 +75,7 @@ const CODES: ReadonlyMap<string, Meaning> = new Map([
   ),
   ...all('permanent', 'InvalidBucketName', true, "check the bucket's name"),
   ...all('no_batch', 'NotImplemented XNotImplemented', true),
-  // A later step, MD5 instead of CRC32, has its place here: these then are a mode to switch, not an end.
-  ...all(
-    'permanent',
-    'MissingContentMD5 MissingContentMd5',
-    true,
-    'this server wants Content-MD5, which is not sent: set `deleteMode: single`',
-  ),
+  ...all('other_checksum', 'MissingContentMD5 MissingContentMd5', true),
   ...all(
     'permanent',
     'InvalidRequest InvalidArgument MalformedXML KeyTooLongError KeyTooLong XMinioInvalidObjectName InvalidObjectName',
@@ -77,6 +83,17 @@ const CODES: ReadonlyMap<string, Meaning> = new Map([
   ),
   ...all('permanent', 'ObjectLocked InvalidObjectState InvalidURI', false),
 ]);
+
+/** How servers refuse a checksum under a code that means other things as well. */
+const CHECKSUM_REFUSED: ReadonlyMap<string, RegExp> = new Map([
+  ['InvalidRequest', /content-md5|checksum/i],
+  ['InvalidArgument', /unsupported header|content-md5|checksum/i],
+]);
+
+function meaningOfCode(code: string | undefined, message: string): Meaning | undefined {
+  if (code === undefined) return undefined;
+  return CHECKSUM_REFUSED.get(code)?.test(message) ? meaning('other_checksum', true) : CODES.get(code);
+}
 
 /** What the SDK calls an error that the server gave no code for. They say no more than the status does. */
 const NO_CODE = /^(Unknown|UnknownError|NotFound|Forbidden|BadRequest|Error|SyntaxError|\d{3})$/;
@@ -86,7 +103,9 @@ export function meaningOfKeyError(code: string): Meaning {
   const known = CODES.get(code);
   if (!known) return meaning('transient', false);
   if (known.kind === 'unavailable') return { ...known, kind: 'transient' };
-  return known.kind === 'no_batch' ? { ...known, kind: 'permanent' } : known;
+  return known.kind === 'no_batch' || known.kind === 'other_checksum'
+    ? { ...known, kind: 'permanent' }
+    : known;
 }
 
 /** What came back when a request failed. */
@@ -100,7 +119,7 @@ export interface Failure extends Meaning {
 export function failureOf(error: unknown): Failure {
   const { name, message, code: own, status } = partsOf(error);
   const code = [own, name].find(text => text !== undefined && CODES.has(text)) ?? own;
-  const known = code === undefined ? undefined : CODES.get(code);
+  const known = meaningOfCode(code, message);
   const answered = { code: known || status !== undefined ? code : undefined, status, message };
   if (known) return { ...answered, ...known };
   if (name === 'CredentialsProviderError' || name === 'TokenProviderError') {
@@ -123,14 +142,16 @@ function isOfTheNetwork(error: unknown): boolean {
 function meaningOfStatus(status: number | undefined, code: string | undefined): Meaning {
   if (status === undefined) return meaning('transient', false);
   if (status >= 500) return status === 501 ? meaning('no_batch', true) : meaning('unavailable', true);
-  if (status === 408 || status === 409 || status === 429) return meaning('transient', true);
+  if (status === 429) return meaning('slow', true);
+  if (status === 408 || status === 409) return meaning('transient', true);
+  if (status === 412) return meaning('replaced', false);
   // S3 names what is wrong. What does not is a proxy, a console, a server that is only starting: not the row's fault.
   const stranger = 'the answer is not that of S3: check the endpoint, and any proxy in between';
   if (code === undefined && (status < 300 || status === 404)) return meaning('unavailable', true, stranger);
   if (status >= 300 && status < 400) {
-    return meaning('permanent', true, "set the root's `region` and `endpoint` to the bucket's");
+    return meaning('unavailable', true, "set the root's `region` and `endpoint` to the bucket's");
   }
-  if (status === 401 || status === 403) return meaning('permanent', true, CREDENTIALS);
+  if (status === 401 || status === 403) return meaning('unavailable', true, CREDENTIALS);
   if (status === 405) return meaning('permanent', true, 'this endpoint does not allow the operation');
   return meaning('transient', false);
 }
@@ -163,21 +184,30 @@ function partsOf(error: unknown): {
 export function storageErrorOf(error: unknown, attempted: string): StorageError | Stopped {
   if (error instanceof StorageError || error instanceof Stopped) return error;
   const failure = failureOf(error);
-  return new StorageError(asErrorKind(failure.kind), messageOf(attempted, failure), { cause: error });
+  return new StorageError(KINDS[failure.kind], messageOf(attempted, failure), { cause: error });
 }
 
 /** The failure of one key as an error for people. */
 export function keyError(code: string, message: string, attempted: string): StorageError {
   const { kind, advice } = meaningOfKeyError(code);
   const failure = { code, status: undefined, message, ...(advice === undefined ? {} : { advice }) };
-  return new StorageError(asErrorKind(kind), messageOf(attempted, failure));
+  return new StorageError(KINDS[kind], messageOf(attempted, failure));
 }
 
-/** Only a delete is told "gone", and only DeleteObjects "not implemented"; for anything else it makes no sense. */
-function asErrorKind(kind: Meaning['kind']): StorageErrorKind {
-  if (kind === 'gone') return 'transient';
-  return kind === 'no_batch' ? 'permanent' : kind;
-}
+/** Only a delete is told "gone" or "replaced", and only DeleteObjects that it lacks something; elsewhere it makes no sense. */
+const KINDS: Readonly<Record<Meaning['kind'], StorageErrorKind>> = {
+  transient: 'transient',
+  blocked: 'blocked',
+  permanent: 'permanent',
+  unavailable: 'unavailable',
+  wrong_root: 'wrong_root',
+  gone: 'transient',
+  replaced: 'transient',
+  // Too much at once is never a row's own fault: no attempt is counted for it.
+  slow: 'blocked',
+  no_batch: 'permanent',
+  other_checksum: 'permanent',
+};
 
 function messageOf(
   attempted: string,

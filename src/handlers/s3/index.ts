@@ -8,12 +8,13 @@ import {
   type Inspection,
   NOTHING,
   type Result,
-  resultOf,
 } from '../contract.ts';
-import { Bucket, MAX_KEYS } from './bucket.ts';
+import { MAX_KEYS, S3Bucket } from './bucket.ts';
 import { Connections, type S3StoreSettings } from './clients.ts';
-import { deleteKeys, type KeyOutcome } from './delete-keys.ts';
+import { listObjects, listUploads, listVersions } from './listings.ts';
 import { deletePrefix } from './prefix.ts';
+import { deleteRows } from './rows.ts';
+import { Uploads } from './uploads.ts';
 
 export type { S3StoreSettings } from './clients.ts';
 
@@ -34,7 +35,7 @@ class S3Handler implements Handler {
   readonly batchSize = MAX_KEYS;
   readonly #stores: ReadonlyMap<string, S3StoreSettings>;
   readonly #connections: Connections;
-  readonly #buckets = new Map<string, Bucket>();
+  readonly #buckets = new Map<string, { readonly bucket: S3Bucket; readonly uploads: Uploads | undefined }>();
 
   constructor({ stores, storageTimeout }: S3HandlerOptions) {
     this.#stores = stores;
@@ -42,63 +43,87 @@ class S3Handler implements Handler {
   }
 
   async delete(batch: readonly Cleanup[], context: Context): Promise<readonly Result[]> {
-    const outside = batch.map(outsideOfRoot);
+    const results = new Map<Cleanup, Result>();
+    for (const cleanup of batch) {
+      const error = outsideOfRoot(cleanup);
+      if (error !== undefined) results.set(cleanup, { ...NOTHING, outcome: 'dead', error });
+    }
     // A batch is of one store; grouped all the same, so that a key never meets another bucket.
-    const keys = new Map<string, Set<string>>();
-    for (const [n, { target }] of batch.entries()) {
-      if (outside[n] !== undefined || target.tree) continue;
-      keys.set(target.store, (keys.get(target.store) ?? new Set()).add(target.path));
+    const inside = batch.filter(cleanup => !results.has(cleanup));
+    const single = inside.filter(({ target }) => !target.tree);
+    for (const [store, rows] of Map.groupBy(single, ({ target }) => target.store)) {
+      const { bucket, uploads } = this.#open(store);
+      const became = await deleteRows(bucket, uploads, rows, context);
+      for (const [n, row] of rows.entries()) results.set(row, became[n] as Result);
     }
-    const outcomes = new Map<string, Map<string, KeyOutcome>>();
-    for (const [store, paths] of keys) {
-      outcomes.set(store, new Map(await deleteKeys(this.#bucket(store), paths, context)));
+    for (const cleanup of inside.filter(({ target }) => target.tree)) {
+      const { bucket, uploads } = this.#open(cleanup.target.store);
+      results.set(cleanup, await deletePrefix(bucket, uploads, cleanup, context));
     }
-    const results: Result[] = [];
-    for (const [n, cleanup] of batch.entries()) {
-      const { target } = cleanup;
-      const problem = outside[n];
-      if (problem !== undefined) results.push({ ...NOTHING, outcome: 'dead', error: problem });
-      else if (target.tree) results.push(await deletePrefix(this.#bucket(target.store), cleanup, context));
-      else {
-        const outcome = outcomes.get(target.store)?.get(target.path);
-        results.push(resultOfKey(outcome));
-        // One object, deleted once: of two cleanups that name it, the second found it gone.
-        if (outcome === 'deleted') outcomes.get(target.store)?.set(target.path, 'absent');
-      }
-    }
-    return results;
+    return batch.map(cleanup => results.get(cleanup) as Result);
   }
 
   async inspect(cleanup: Cleanup, context: Context): Promise<Inspection> {
     const { target } = cleanup;
     const problem = outsideOfRoot(cleanup);
     if (problem !== undefined) return { ...NOTHING, exists: false, problem };
-    const bucket = this.#bucket(target.store);
-    if (!target.tree) {
+    const { bucket } = this.#open(target.store);
+    const purge = bucket.settings.versions === 'purge';
+    if (!target.tree && !purge) {
       // A listing, not a HeadObject: that needs no right to read objects, and its errors have a code, so that a
       // missing bucket is told from a missing key. Of all keys that start with a key, itself comes first.
-      const { objects } = await bucket.list(target.path, { limit: 1 }, context);
-      const found = objects.find(({ key }) => key === target.path);
+      const { entries } = await listObjects(bucket, target.path, { limit: 1 }, context);
+      const found = entries.find(({ key }) => key === target.path);
       return found ? { exists: true, objects: 1, bytes: found.size } : { ...NOTHING, exists: false };
     }
-    let [objects, bytes] = [0, 0];
+    const list = purge ? listVersions : listObjects;
+    let [objects, bytes, markers] = [0, 0, 0];
     for (let from: string | undefined, last = false; !last; ) {
-      const page = await bucket.list(target.path, { limit: MAX_KEYS, from }, context);
-      for (const { key, size } of page.objects) {
-        if (!key?.startsWith(target.path)) continue;
-        objects += 1;
+      const page = await list(bucket, target.path, { limit: MAX_KEYS, from }, context);
+      let beyond = false;
+      for (const { key, size, isMarker } of page.entries) {
+        beyond ||= !target.tree && key !== target.path;
+        if (target.tree ? !key?.startsWith(target.path) : key !== target.path) continue;
+        if (isMarker) markers += 1;
+        else objects += 1;
         bytes += size;
       }
-      last = page.next === undefined || page.next === from;
+      last = beyond || page.next === undefined || page.next === from;
       from = page.next;
     }
-    return { exists: objects > 0, objects, bytes };
+    return { exists: objects + markers > 0, objects, bytes };
   }
 
   async probe(root: string, context: Context): Promise<void> {
-    const store = storeOf(root);
-    const prefix = root.slice(store.length + 1);
-    await this.#bucket(store).list(prefix, { limit: 1, wholeBucket: prefix === '' }, context);
+    const { bucket, prefix } = this.#rootOf(root);
+    await listObjects(bucket, prefix, { limit: 1, wholeBucket: true }, context);
+    if (bucket.settings.versions === 'purge') {
+      await listVersions(bucket, prefix, { limit: 1, wholeBucket: true }, context);
+    }
+  }
+
+  async advise(root: string, context: Context): Promise<readonly string[]> {
+    const { bucket, uploads, prefix } = this.#rootOf(root);
+    const advice: string[] = [];
+    try {
+      const versioning = await bucket.versioning(context);
+      if (versioning !== 'unversioned' && bucket.settings.versions !== 'purge') {
+        const frees =
+          versioning === 'enabled' ? 'deletes here free no space' : 'deletes here leave older versions';
+        advice.push(
+          `its bucket has versioning ${versioning}, and the root says \`versions: keep\`: ${frees}; set \`versions: purge\`, or a lifecycle rule on the bucket`,
+        );
+      }
+    } catch (error) {
+      advice.push(`${(error as Error).message}: where it is, deletes here may free no space`);
+    }
+    if (uploads === undefined) return advice;
+    try {
+      await listUploads(bucket, prefix, { limit: 1, wholeBucket: true }, context);
+    } catch (error) {
+      advice.push(`uploads that were never completed stay here: ${(error as Error).message}`);
+    }
+    return advice;
   }
 
   async close(): Promise<void> {
@@ -106,14 +131,20 @@ class S3Handler implements Handler {
     this.#buckets.clear();
   }
 
-  #bucket(store: string): Bucket {
-    let bucket = this.#buckets.get(store);
-    if (!bucket) {
+  #rootOf(root: string) {
+    const store = storeOf(root);
+    return { ...this.#open(store), prefix: root.slice(store.length + 1) };
+  }
+
+  #open(store: string) {
+    let opened = this.#buckets.get(store);
+    if (!opened) {
       const settings = this.#stores.get(store) ?? {};
-      bucket = new Bucket(store.slice('s3://'.length), this.#connections.of(settings), settings);
-      this.#buckets.set(store, bucket);
+      const bucket = new S3Bucket(store.slice('s3://'.length), this.#connections.of(settings), settings);
+      opened = { bucket, uploads: settings.uploads === 'keep' ? undefined : new Uploads(bucket) };
+      this.#buckets.set(store, opened);
     }
-    return bucket;
+    return opened;
   }
 }
 
@@ -121,10 +152,4 @@ class S3Handler implements Handler {
 function outsideOfRoot({ target, root }: Cleanup): string | undefined {
   if (isInside(target.text, root)) return undefined;
   return `${quoteTarget(target.text)} is not inside its root ${quoteTarget(root)}: nothing was touched`;
-}
-
-function resultOfKey(outcome: KeyOutcome | undefined): Result {
-  if (outcome === 'deleted') return { objects: 1, bytes: null, outcome };
-  if (outcome === 'absent') return { ...NOTHING, outcome };
-  return resultOf(outcome);
 }

@@ -25,10 +25,12 @@ export function carrierOf(key: string): Carrier {
 
 /**
  * A key as a listing means it: percent-encoded only if the answer says so (not every server does what it is asked),
- * and `+` is a space then. Undefined for one that is not UTF-8, which no request could name.
+ * and `+` is a space then. Undefined for one that is not UTF-8 or was
+ * replaced, which no request could name.
  */
 export function decodeListedKey(key: string, encoding: string | undefined): string | undefined {
-  if (encoding !== 'url') return key;
+  // What cannot be said in XML, versitygw and other servers in Go replace: the key itself is not to be had.
+  if (encoding !== 'url') return key.includes('\ufffd') ? undefined : key;
   try {
     return decodeURIComponent(key.replaceAll('+', ' '));
   } catch {

@@ -11,105 +11,222 @@ import {
   Stopped,
   StorageError,
 } from '../contract.ts';
-import { type Bucket, type ListedPage, MAX_KEYS } from './bucket.ts';
-import { deleteKeys } from './delete-keys.ts';
+import { type Item, MAX_KEYS, type S3Bucket } from './bucket.ts';
+import { deleteKeys, type KeyOutcome } from './delete-keys.ts';
+import { keyOfMarker, type ListedObject, listObjects, listVersions, type Page } from './listings.ts';
+import { dueOnServer, type Uploads } from './uploads.ts';
 
 /** Pages being deleted at the same time: each may be a thousand keys, in one request or in a thousand. */
 const PAGES_IN_FLIGHT = 4;
 
-/** Deletes all below the cleanup's prefix. Never throws. */
-export async function deletePrefix(bucket: Bucket, cleanup: Cleanup, context: Context): Promise<Result> {
-  return await new PrefixRun(bucket, cleanup, context).run();
+/** Deletes all below the cleanup's prefix, or all versions of its key where it names one. Never throws. */
+export async function deletePrefix(
+  bucket: S3Bucket,
+  uploads: Uploads | undefined,
+  cleanup: Cleanup,
+  context: Context,
+): Promise<Result> {
+  return await new PrefixRun(bucket, uploads, cleanup, context).run();
+}
+
+interface Sweep {
+  pages: number;
+  keys: number;
+  deleted: number;
+  yielded: boolean;
+}
+
+/** The newest version of a key whose older ones may go on in the next page: it must be the last to go. */
+interface Open {
+  readonly key: string;
+  readonly newest: ListedObject | undefined;
+  /** Whether all that is older could be deleted, so far. */
+  readonly clear: Promise<boolean>;
 }
 
 class PrefixRun {
-  readonly #bucket: Bucket;
+  readonly #bucket: S3Bucket;
+  readonly #uploads: Uploads | undefined;
   readonly #id: string;
   readonly #prefix: string;
+  /** A key of its own, and not what starts with it. */
+  readonly #exactly: boolean;
+  readonly #since: number | undefined;
   readonly #context: Context;
+  readonly #purge: boolean;
+  readonly #keepNewer: boolean;
   #objects = 0;
   #bytes = 0;
+  /** Everything that is gone: objects, and markers of deletions. */
+  #removed = 0;
+  #aborted = 0;
+  #newer = 0;
   /** Keys that could not be deleted, without ending the work for the others. */
   #failed = 0;
   #firstRetry: string | undefined;
   #firstDead: string | undefined;
+  /** Why keys are left for later that were asked for too fast. */
+  #slowed: StorageError | undefined;
   /** What ended the work: the daemon stops, an outage, a request that failed as a whole. */
   #interruption: unknown;
+  /** Keys that were replaced between listing and deleting them. */
+  readonly #replaced = new Set<string>();
   /** What the first page of the sweep before this one held and S3 said was deleted. */
   #gone: ReadonlySet<string> = new Set();
 
-  constructor(bucket: Bucket, cleanup: Cleanup, context: Context) {
+  constructor(bucket: S3Bucket, uploads: Uploads | undefined, cleanup: Cleanup, context: Context) {
     this.#bucket = bucket;
+    this.#uploads = uploads;
     this.#id = cleanup.id;
     this.#prefix = cleanup.target.path;
+    this.#exactly = !cleanup.target.tree;
+    this.#since = cleanup.dueSince;
     this.#context = context;
+    this.#purge = bucket.settings.versions === 'purge';
+    this.#keepNewer = bucket.settings.newer === 'keep';
   }
 
   async run(): Promise<Result> {
     for (let sweep = 1; ; sweep++) {
-      const { pages, keys, yielded } = await this.#sweep();
+      this.#newer = 0;
+      const { pages, keys, deleted, yielded } = await this.#sweep();
       const interruption = this.#interruption;
       // Where keys were refused for now, the message tells which and how many: more than the last one's error.
       const refused =
         interruption instanceof StorageError && interruption.kind === 'transient' && this.#failed > 0;
+      const slowed = interruption instanceof StorageError && interruption.kind === 'blocked';
+      if (slowed) return this.#later(interruption);
       if (interruption !== undefined && !refused) return resultOf(interruption, this.#receipt());
-      if (yielded && (this.#objects > 0 || this.#failed === 0)) {
-        const note = this.#failed > 0 ? { note: this.#failureText() } : {};
-        return { ...this.#receipt(), outcome: 'yielded', ...note };
+      if (yielded && (this.#removed > 0 || this.#failed === 0)) {
+        return this.#yield(this.#failed > 0 ? this.#failureText() : undefined);
       }
       if (this.#failed > 0) return this.#failure();
+      if (this.#slowed !== undefined) {
+        if (deleted === 0 || this.#context.shouldYield()) return this.#later(this.#slowed);
+        this.#slowed = undefined;
+        continue;
+      }
       // One page is a snapshot. Over several, a server may page by position and so skip what moved up while others
       // were deleted, or get a new object behind the lister: looked at again, until a sweep finds nothing.
       if (keys === 0 || (sweep === 1 && pages === 1)) break;
     }
-    return { ...this.#receipt(), outcome: this.#objects > 0 ? 'deleted' : 'absent' };
+    return await this.#end();
+  }
+
+  /** All objects are gone: what is left are uploads that were never completed. */
+  async #end(): Promise<Result> {
+    try {
+      if (this.#since !== undefined && this.#uploads !== undefined && !this.#exactly) {
+        this.#aborted = await this.#uploads.abortBelow(this.#prefix, this.#since, this.#context);
+      }
+    } catch (error) {
+      return resultOf(error, this.#receipt());
+    }
+    const notes = [
+      this.#aborted > 0 ? `${this.#aborted} incomplete uploads were aborted` : '',
+      this.#newer > 0 ? `${this.#newer} objects stay that were written after it fell due` : '',
+    ].filter(note => note !== '');
+    const outcome = this.#removed > 0 || this.#aborted > 0 ? 'deleted' : 'absent';
+    return { ...this.#receipt(), outcome, ...(notes.length > 0 ? { note: notes.join('; ') } : {}) };
+  }
+
+  /** The store asked for less: that is nobody's fault, and no attempt. */
+  #later(reason: StorageError): Result {
+    return this.#removed > 0 ? this.#yield(reason.message) : resultOf(reason, this.#receipt());
+  }
+
+  #yield(note: string | undefined): Result {
+    const progressed = this.#removed > 0;
+    return { ...this.#receipt(), outcome: 'yielded', progressed, ...(note === undefined ? {} : { note }) };
   }
 
   /** Lists from the beginning to the end, deleting what it lists. */
-  async #sweep(): Promise<{ pages: number; keys: number; yielded: boolean }> {
+  async #sweep(): Promise<Sweep> {
     const inFlight = new Set<Promise<void>>();
-    const done = { pages: 0, keys: 0, yielded: false };
+    const done: Sweep = { pages: 0, keys: 0, deleted: 0, yielded: false };
+    const before = this.#removed;
     let from: string | undefined;
-    let before: ListedPage | undefined;
+    let last: Page<ListedObject> | undefined;
+    let open: Open | undefined;
     try {
       for (;;) {
-        const page = await this.#bucket.list(this.#prefix, { limit: MAX_KEYS, from }, this.#context);
-        this.#assertProgress(page, before, from);
-        const deletion = this.#deletePage(page, done.pages === 0)
+        const list = this.#purge ? listVersions : listObjects;
+        const page = await list(this.#bucket, this.#prefix, { limit: MAX_KEYS, from }, this.#context);
+        this.#assertProgress(page, last, from);
+        const entries = this.#meant(page);
+        const isFirst = done.pages === 0;
+        // Of one key's versions, once other keys are listed there are no more.
+        const beyond =
+          this.#exactly && page.entries.some(({ key }) => key !== undefined && key !== this.#prefix);
+        const next = beyond ? undefined : page.next;
+        const work = this.#purge
+          ? this.#purgePage(entries, { before: open, next, isFirst })
+          : { deletion: this.#deletePage(entries, isFirst), open: undefined };
+        open = work.open;
+        const deletion = work.deletion
           .catch(error => {
             this.#interruption ??= error;
           })
           .finally(() => inFlight.delete(deletion));
         inFlight.add(deletion);
         done.pages += 1;
-        done.keys += page.objects.filter(({ key }) => key?.startsWith(this.#prefix)).length;
-        if (page.next === undefined) break;
+        done.keys += entries.length;
+        if (next === undefined) break;
         if (inFlight.size >= PAGES_IN_FLIGHT) await Promise.race(inFlight);
         if (this.#interruption !== undefined) break;
         if (this.#context.shouldYield()) {
           done.yielded = true;
           break;
         }
-        [from, before] = [page.next, page];
+        [from, last] = [next, page];
       }
     } catch (error) {
       this.#interruption ??= error;
     }
     await Promise.all(inFlight);
+    done.deleted = this.#removed - before;
     return done;
   }
 
+  /** What of a page is to be deleted. A server may take a prefix for less than it is: the rest is none of this cleanup's. */
+  #meant({ entries, date }: Page<ListedObject>): ListedObject[] {
+    const due = this.#since === undefined ? Number.NEGATIVE_INFINITY : dueOnServer(this.#since, date);
+    return entries.filter(({ key, raw, modified }) => {
+      if (key === undefined) {
+        this.#fail(
+          raw,
+          new StorageError(
+            'permanent',
+            'its name is not UTF-8, or the server does not tell it, and so no request can carry it',
+          ),
+        );
+        return false;
+      }
+      if (this.#exactly ? key !== this.#prefix : !key.startsWith(this.#prefix)) return false;
+      if (!this.#keepNewer || (modified !== undefined && modified.getTime() <= due)) return true;
+      this.#newer += 1;
+      return false;
+    });
+  }
+
   /** Without this, a server that lists what it says is deleted, or the same page for ever, would be asked for ever. */
-  #assertProgress(page: ListedPage, before: ListedPage | undefined, from: string | undefined): void {
-    const still = before === undefined ? page.objects.find(({ raw }) => this.#gone.has(raw)) : undefined;
+  #assertProgress(
+    page: Page<ListedObject>,
+    before: Page<ListedObject> | undefined,
+    from: string | undefined,
+  ): void {
+    const still =
+      before === undefined ? page.entries.find(entry => this.#gone.has(nameOf(entry))) : undefined;
     if (still) {
       throw new StorageError(
         'transient',
         `${this.#bucket.where} still lists ${JSON.stringify(still.raw)} after it said that it was deleted: either something writes it anew, or the server's listings lag behind`,
       );
     }
-    const [first] = page.objects;
-    if (page.next !== undefined && (page.next === from || (first && first.raw === before?.objects[0]?.raw))) {
+    const [first] = page.entries;
+    const [firstBefore] = before?.entries ?? [];
+    const same = first !== undefined && firstBefore !== undefined && nameOf(first) === nameOf(firstBefore);
+    if (page.next !== undefined && (page.next === from || same)) {
       throw new StorageError(
         'transient',
         `${this.#bucket.where} lists the same page of ${JSON.stringify(this.#prefix)} again and again`,
@@ -118,37 +235,92 @@ class PrefixRun {
   }
 
   /** Deletes what a page lists. */
-  async #deletePage(page: ListedPage, isFirst: boolean): Promise<void> {
-    const sizes = new Map<string, number>();
-    const raws = new Map<string, string>();
-    for (const { key, raw, size } of page.objects) {
-      if (key === undefined)
-        this.#fail(raw, new StorageError('permanent', 'its name is not UTF-8, which no request can carry'));
-      // A server may take a prefix for less than it is. What does not start with it is none of this cleanup's.
-      else if (key.startsWith(this.#prefix)) {
-        sizes.set(key, size);
-        raws.set(key, raw);
-      }
-    }
-    const outcomes = await deleteKeys(this.#bucket, sizes.keys(), this.#context);
-    const gone = new Set<string>();
-    let retried: StorageError | undefined;
-    for (const [key, outcome] of outcomes) {
-      if (outcome === 'deleted') {
-        this.#objects += 1;
-        this.#bytes += sizes.get(key) ?? 0;
-      }
-      if (outcome === 'deleted' || outcome === 'absent') gone.add(raws.get(key) ?? key);
-      else if (outcome instanceof Stopped || outcome.kind === 'unavailable') this.#interruption ??= outcome;
-      else {
-        this.#fail(key, outcome);
-        if (outcome.kind === 'transient') retried ??= outcome;
-      }
-    }
+  async #deletePage(entries: readonly ListedObject[], isFirst: boolean): Promise<void> {
+    const gone = await this.#delete(entries);
     if (isFirst) this.#gone = gone;
+  }
+
+  /**
+   * Deletes the versions that a page lists: of each key the newest last, and only when nothing older is left, be it a
+   * version or the marker of a deletion. Otherwise what is older would come back to life.
+   */
+  #purgePage(
+    entries: readonly ListedObject[],
+    { before, next, isFirst }: { before: Open | undefined; next: string | undefined; isFirst: boolean },
+  ): { deletion: Promise<void>; open: Open | undefined } {
+    const byKey = Map.groupBy(entries, ({ key = '' }) => key);
+    const older = entries.filter(entry => !entry.isLatest);
+    const deletion = this.#delete(older);
+    const clearOf = async (key: string): Promise<boolean> => {
+      const gone = await deletion;
+      const here = older.filter(entry => entry.key === key).every(entry => gone.has(nameOf(entry)));
+      return here && (before?.key === key ? await before.clear : true);
+    };
+    const newest = new Map([...byKey].map(([key, all]) => [key, all.find(({ isLatest }) => isLatest)]));
+    if (before !== undefined && newest.get(before.key) === undefined) newest.set(before.key, before.newest);
+    // Only the key that the next page begins with may have more versions.
+    const last = next === undefined ? undefined : keyOfMarker(next);
+    const open =
+      last === undefined ? undefined : { key: last, newest: newest.get(last), clear: clearOf(last) };
+    if (last !== undefined) newest.delete(last);
+    const finish = async () => {
+      const ready: ListedObject[] = [];
+      const gone = await deletion;
+      for (const [key, entry] of newest) {
+        if (entry === undefined) continue;
+        if (await clearOf(key)) ready.push(entry);
+      }
+      const last = await this.#delete(ready);
+      if (isFirst) this.#gone = new Set([...gone, ...last]);
+    };
+    return { deletion: finish(), open };
+  }
+
+  /** Deletes what was listed. @returns what is gone, by `nameOf`. */
+  async #delete(entries: readonly ListedObject[]): Promise<ReadonlySet<string>> {
+    const listed = new Map<Item, ListedObject>();
+    for (const entry of entries) {
+      const { key = '', versionId, etag } = entry;
+      listed.set({ key, versionId, etag: this.#keepNewer ? etag : undefined }, entry);
+    }
+    const outcomes = await deleteKeys(this.#bucket, listed.keys(), this.#context);
+    const gone = new Set<string>();
+    let left: StorageError | undefined;
+    for (const [item, outcome] of outcomes) {
+      const entry = listed.get(item) as ListedObject;
+      if (outcome === 'deleted') {
+        this.#removed += 1;
+        if (!entry.isMarker) this.#objects += 1;
+        this.#bytes += entry.size;
+      }
+      if (outcome === 'deleted' || outcome === 'absent') gone.add(nameOf(entry));
+      else {
+        const later = this.#settle(item.key, outcome);
+        left ??= later;
+      }
+    }
     // A page of which nothing could be deleted just now: asking on, page by page, would only make matters worse.
-    if (retried && gone.size === 0) this.#interruption ??= retried;
+    if (left && gone.size === 0) this.#interruption ??= left;
     this.#context.progress(this.#id, this.#receipt());
+    return gone;
+  }
+
+  /** Takes note of a key that is not gone. @returns why, where it may go later. */
+  #settle(key: string, outcome: Exclude<KeyOutcome, 'deleted' | 'absent'>): StorageError | undefined {
+    if (outcome === 'replaced') {
+      this.#newer += 1;
+      const again = this.#replaced.has(key);
+      this.#replaced.add(key);
+      if (again) this.#fail(key, new StorageError('transient', 'it is replaced again and again'));
+      return undefined;
+    }
+    if (outcome instanceof Stopped || outcome.kind === 'unavailable') {
+      this.#interruption ??= outcome;
+      return undefined;
+    }
+    if (outcome.kind === 'blocked') this.#slowed ??= outcome;
+    else this.#fail(key, outcome);
+    return outcome.kind === 'permanent' ? undefined : outcome;
   }
 
   #fail(key: string, error: StorageError): void {
@@ -174,3 +346,6 @@ class PrefixRun {
     return { objects: this.#objects, bytes: this.#bytes };
   }
 }
+
+/** What tells one entry from another. */
+const nameOf = ({ raw, versionId }: ListedObject) => (versionId === undefined ? raw : `${raw}\0${versionId}`);

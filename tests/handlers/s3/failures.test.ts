@@ -5,26 +5,24 @@ import { BUCKET, setUp } from './support.ts';
 
 describe('a request that fails as a whole', () => {
   const cases = [
-    [SLOW_DOWN, 'retry'],
+    [SLOW_DOWN, 'blocked'],
     [UNAVAILABLE, 'unavailable'],
     [INTERNAL_ERROR, 'unavailable'],
     [ACCESS_DENIED, 'dead'],
     [{ kind: 'error', code: 'XSomethingNew', status: 400 }, 'retry'],
-    [{ kind: 'error', code: 'SignatureDoesNotMatch' }, 'dead'],
-    [{ kind: 'error', code: 'InvalidAccessKeyId' }, 'dead'],
-    [{ kind: 'error', code: 'ExpiredToken', status: 400 }, 'retry'],
+    [{ kind: 'error', code: 'SignatureDoesNotMatch' }, 'unavailable'],
+    [{ kind: 'error', code: 'InvalidAccessKeyId' }, 'unavailable'],
     [{ kind: 'error', code: 'MethodNotAllowed' }, 'dead'],
-    [{ kind: 'error', code: 'PermanentRedirect', status: 301 }, 'dead'],
-    [{ kind: 'error', code: 'RequestTimeTooSkewed' }, 'retry'],
+    [{ kind: 'error', code: 'PermanentRedirect', status: 301 }, 'unavailable'],
     [{ kind: 'error', code: 'OperationAborted', status: 409 }, 'retry'],
-    [{ kind: 'error_in_200', code: 'SlowDown' }, 'retry'],
+    [{ kind: 'error_in_200', code: 'SlowDown' }, 'blocked'],
     [{ kind: 'error_in_200', code: 'InternalError' }, 'unavailable'],
-    [{ kind: 'raw', status: 200, body: '<Error><Code>SlowDown</Code></Error>\n' }, 'retry'],
+    [{ kind: 'raw', status: 200, body: '<Error><Code>SlowDown</Code></Error>\n' }, 'blocked'],
     [{ kind: 'raw', status: 200, body: '<!doctype html><html><body>Welcome</body></html>' }, 'unavailable'],
     [{ kind: 'raw', status: 404, body: '404 page not found' }, 'unavailable'],
-    [{ kind: 'raw', status: 403, body: '<html>Forbidden</html>' }, 'dead'],
+    [{ kind: 'raw', status: 403, body: '<html>Forbidden</html>' }, 'unavailable'],
     [{ kind: 'raw', status: 502, body: 'Bad Gateway' }, 'unavailable'],
-    [{ kind: 'raw', status: 429, body: '' }, 'retry'],
+    [{ kind: 'raw', status: 429, body: '' }, 'blocked'],
     [{ kind: 'reset', when: 'before' }, 'unavailable'],
     [{ kind: 'reset', when: 'after_commit' }, 'unavailable'],
     [{ kind: 'stop', when: 'before' }, 'unavailable'],
@@ -32,9 +30,10 @@ describe('a request that fails as a whole', () => {
   for (const deleteMode of ['batch', 'single'] as const) {
     it.each(cases)(`deleteMode ${deleteMode}: %j is %s`, async (fault, outcome) => {
       const { server, runOne } = await setUp({ deleteMode });
-      server.faults.next(fault);
-      // One key that a server stumbles over is no outage, where that key is all that was asked for.
+      server.buckets.put(BUCKET, 'a');
+      // One key that a server stumbles over is no outage, where that key is all that was asked for; it is tried twice.
       const itself = deleteMode === 'single' && 'code' in fault && fault.code === 'InternalError';
+      server.faults.next(fault, itself ? 2 : 1);
       const result = await runOne('a');
       expect(result).toMatchObject({ outcome: itself ? 'retry' : outcome, objects: 0 });
       expect(result).toMatchObject({
@@ -42,6 +41,24 @@ describe('a request that fails as a whole', () => {
       });
     });
   }
+
+  it.each(['ExpiredToken', 'RequestTimeTooSkewed'])(
+    'with %s is sent again at once; when that does not help, the store pauses',
+    async code => {
+      const { server, runOne, requests } = await setUp();
+      server.buckets.put(BUCKET, 'a');
+      server.faults.next({ kind: 'error', code, status: 400 });
+      expect(await runOne('a')).toMatchObject({ outcome: 'deleted' });
+      expect(requests('DeleteObjects')).toHaveLength(2);
+      server.forgetRequests();
+      server.faults.next({ kind: 'error', code, status: 400 }, 2);
+      expect(await runOne('b')).toMatchObject({
+        outcome: 'unavailable',
+        error: expect.stringContaining(code),
+      });
+      expect(requests('DeleteObjects')).toHaveLength(2);
+    },
+  );
 
   it('is not taken for success because the answer is empty', async () => {
     const { server, runOne } = await setUp();

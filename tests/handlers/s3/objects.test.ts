@@ -112,6 +112,7 @@ describe('a server without DeleteObjects', () => {
       ['d', { code: 'InternalError' }],
     ]);
     server.faults.perKey(key => errors.get(key));
+    server.buckets.put(BUCKET, 'd');
     const results = await run('a', 'b', 'c', 'd', 'e');
     expect(results.map(({ outcome }) => outcome)).toEqual(['deleted', 'dead', 'absent', 'retry', 'deleted']);
   });

@@ -192,12 +192,12 @@ describe('keys under a prefix that cannot be deleted', () => {
     const setup = await setUp();
     fill(setup, keysBelow('p/', 20_000));
     setup.server.faults.perKey(() => ({ code: 'SlowDown' }));
-    expect(await setup.runOne('p/')).toMatchObject({ outcome: 'retry', objects: 0 });
+    expect(await setup.runOne('p/')).toMatchObject({ outcome: 'blocked', objects: 0 });
     expect(setup.requests('DeleteObjects').length).toBeLessThan(8);
   });
 
   it.each([
-    [SLOW_DOWN, 'retry'],
+    [SLOW_DOWN, 'yielded'],
     [UNAVAILABLE, 'unavailable'],
   ] as const)('since the whole request failed with %j, are left for later', async (fault, outcome) => {
     const setup = await setUp();

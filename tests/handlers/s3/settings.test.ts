@@ -39,12 +39,12 @@ describe('settings', () => {
     const handler = handlerOf(server, { credentials });
     const [result] = await handler.delete([cleanup('a')], context);
     expect(result).toMatchObject({
-      outcome: 'dead',
+      outcome: 'unavailable',
       error: expect.stringContaining('SignatureDoesNotMatch (HTTP 403)'),
     });
     expect(JSON.stringify(result)).not.toContain('not-the-secret');
     await expect(handler.probe(ROOT, context)).rejects.toMatchObject({
-      kind: 'permanent',
+      kind: 'unavailable',
       message: expect.stringMatching(
         /could not list "" in bucket.*SignatureDoesNotMatch.*check the root's `credentials`/,
       ),

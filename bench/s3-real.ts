@@ -1,0 +1,157 @@
+/**
+ * On a real server, versitygw, beside others: `npm run bench:s3:real -- [rows] [objects] [rounds]`. Rows of single objects against a
+ * bare loop of DeleteObjects; a prefix against `s5cmd rm` and, where it is installed, `rclone delete`. Needs Go to build the
+ * server and s5cmd. The objects are files below the server's directory, made by us: putting them takes longer than deleting.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { CreateBucketCommand, DeleteObjectsCommand, S3Client } from '@aws-sdk/client-s3';
+import pLimit from 'p-limit';
+import { builtProgram, hasGo } from '../tests/s3-servers/build.ts';
+import { type StartedServer, startRealServer } from '../tests/s3-servers/start.ts';
+import { quickPlace } from '../tests/support/memory.ts';
+import { judge } from './contestants/race.ts';
+import { drain, end, start } from './s3/drain.ts';
+import { machine, median, onStage, type Stage } from './stage.ts';
+
+const ROWS = Number(process.argv[2] ?? 20_000);
+const OBJECTS = Number(process.argv[3] ?? 100_000);
+const ROUNDS = Number(process.argv[4] ?? 5);
+const BUCKET = 'bench';
+/** Storage calls in flight, of the daemon and of the loop. */
+const CONCURRENCY = 16;
+const BYTES = 100;
+const IN_A_FOLDER = 1_000;
+
+if (!hasGo()) {
+  console.log('bench:s3:real: skipped, because there is no Go toolchain to build a server with');
+  process.exit(0);
+}
+
+function fill(server: StartedServer, prefix: string, objects: number): string[] {
+  const content = Buffer.alloc(BYTES, 'x');
+  const keys = Array.from({ length: objects }, (_, n) => `${prefix}${Math.floor(n / IN_A_FOLDER)}/${n}`);
+  for (const [n, key] of keys.entries()) {
+    const path = join(server.data, BUCKET, key);
+    if (n % IN_A_FOLDER === 0) mkdirSync(join(path, '..'), { recursive: true });
+    writeFileSync(path, content);
+  }
+  execFileSync('sync');
+  return keys;
+}
+
+function assertEmpty(server: StartedServer, who: string): void {
+  const left = readdirSync(join(server.data, BUCKET), { recursive: true, withFileTypes: true });
+  const files = left.filter(entry => entry.isFile()).length;
+  if (files > 0) throw new Error(`${who} left ${files} objects`);
+}
+
+async function timed(work: () => unknown): Promise<number> {
+  const begun = performance.now();
+  await work();
+  return (performance.now() - begun) / 1000;
+}
+
+// In memory where that is possible: on a disk, making the objects takes longer than all that is measured.
+const server = await startRealServer('versitygw', quickPlace());
+const env = {
+  AWS_ENDPOINT_URL_S3: server.endpoint,
+  AWS_ACCESS_KEY_ID: server.accessKeyId,
+  AWS_SECRET_ACCESS_KEY: server.secretAccessKey,
+  AWS_REGION: server.region,
+};
+const { endpoint, region, ...credentials } = server;
+const client = new S3Client({ endpoint, region, forcePathStyle: true, credentials });
+
+/** 1,000 keys a request, as many requests at the same time as the daemon may have. */
+async function bareLoop(keys: readonly string[]): Promise<void> {
+  const batches = Array.from({ length: Math.ceil(keys.length / 1000) }, (_, n) =>
+    keys.slice(n * 1000, (n + 1) * 1000),
+  );
+  await pLimit(CONCURRENCY).map(batches, async batch => {
+    const Delete = { Quiet: true, Objects: batch.map(Key => ({ Key })) };
+    const { Errors = [] } = await client.send(new DeleteObjectsCommand({ Bucket: BUCKET, Delete }));
+    if (Errors.length > 0) throw new Error(`${Errors[0]?.Key}: ${Errors[0]?.Code}`);
+  });
+}
+
+async function rows(stage: Stage): Promise<void> {
+  const rates = { ours: [] as number[], loop: [] as number[] };
+  for (let round = 1; round <= ROUNDS; round++) {
+    const keys = fill(server, 'r/', ROWS);
+    rates.loop.push(ROWS / (await timed(() => bareLoop(keys))));
+    assertEmpty(server, 'the loop');
+    fill(server, 'r/', ROWS);
+    const target = `'s3://${BUCKET}/r/' || (i - 1) / ${IN_A_FOLDER} || '/' || i - 1`;
+    const { seconds, odd } = await drain(stage, target, ROWS);
+    assertEmpty(server, 'the daemon');
+    if (odd > 0) throw new Error(`${odd} rows ended oddly`);
+    rates.ours.push(ROWS / seconds);
+  }
+  const [ours, loop] = [median(rates.ours), median(rates.loop)];
+  console.log(
+    `${ROWS} rows: ${Math.round(ours)} a second; a bare loop of DeleteObjects: ${Math.round(loop)}`,
+  );
+  judge('rows ÷ the bare loop', ours / loop, 0.8, 'at least');
+}
+
+async function prefix(stage: Stage): Promise<void> {
+  const s5cmd = builtProgram('s5cmd');
+  // rclone's older SDK cannot do with a bundle of certificates, which nothing here needs.
+  const { AWS_CA_BUNDLE: _, ...inherited } = process.env;
+  const all = { ...inherited, ...env };
+  const tools: Record<string, () => unknown> = {};
+  if (s5cmd !== undefined) {
+    const args = ['--endpoint-url', server.endpoint, '--log', 'error', 'rm', `s3://${BUCKET}/p/*`];
+    tools['s5cmd rm'] = () => execFileSync(s5cmd, args, { env: all, stdio: 'inherit' });
+  }
+  if (spawnSync('rclone', ['version']).status === 0) {
+    const remote = `:s3,provider=Other,env_auth=true,endpoint="${server.endpoint}",force_path_style=true:${BUCKET}/p`;
+    tools['rclone delete'] = () =>
+      execFileSync('rclone', ['delete', '--checkers', String(CONCURRENCY), remote], {
+        env: all,
+        stdio: 'inherit',
+      });
+  }
+  const seconds = new Map<string, number[]>();
+  const note = (who: string, took: number) => seconds.set(who, [...(seconds.get(who) ?? []), took]);
+  for (let round = 1; round <= ROUNDS; round++) {
+    for (const [who, tool] of Object.entries(tools)) {
+      fill(server, 'p/', OBJECTS);
+      note(who, await timed(tool));
+      assertEmpty(server, who);
+    }
+    fill(server, 'p/', OBJECTS);
+    const drained = await drain(stage, `'s3://${BUCKET}/p/'`, 1);
+    assertEmpty(server, 'the daemon');
+    if (drained.objects !== OBJECTS || drained.bytes !== BYTES * OBJECTS) {
+      throw new Error(`${drained.objects} objects and ${drained.bytes} bytes counted`);
+    }
+    note('ours', drained.seconds);
+  }
+  const ours = median(seconds.get('ours') ?? []);
+  console.log(`a prefix of ${OBJECTS} objects, all bytes counted: ${ours.toFixed(2)} s`);
+  for (const who of Object.keys(tools)) {
+    const theirs = median(seconds.get(who) ?? []);
+    const goal = who === 's5cmd rm' ? 1.15 : 1;
+    judge(`our time ÷ that of ${who} (${theirs.toFixed(2)} s)`, ours / theirs, goal, 'at most');
+  }
+}
+
+try {
+  await client.send(new CreateBucketCommand({ Bucket: BUCKET }));
+  await onStage(async stage => {
+    const daemon = await start(stage, {
+      ...env,
+      AFTERDELETE_ROOTS: `s3://${BUCKET}/`,
+      AFTERDELETE_CONCURRENCY: String(CONCURRENCY),
+    });
+    if (ROWS > 0) await rows(stage);
+    if (OBJECTS > 0) await prefix(stage);
+    await end(daemon);
+  });
+} finally {
+  await server.stop();
+}
+console.log(`${ROUNDS} rounds; ${machine()}`);

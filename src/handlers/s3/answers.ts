@@ -1,0 +1,70 @@
+/** Looks at what came back before the SDK does: whether it is an answer of S3 at all. */
+import { Readable } from 'node:stream';
+import type { S3Client } from '@aws-sdk/client-s3';
+
+/** What the answer to a command begins with, if S3 gave it: the name of the root element, none for an empty body. */
+const ROOT_ELEMENT: Readonly<Record<string, string>> = {
+  DeleteObjectsCommand: 'DeleteResult',
+  DeleteObjectCommand: '',
+  ListObjectsV2Command: 'ListBucketResult',
+  ListObjectVersionsCommand: 'ListVersionsResult',
+  ListMultipartUploadsCommand: 'ListMultipartUploadsResult',
+  AbortMultipartUploadCommand: '',
+  GetBucketVersioningCommand: 'VersioningConfiguration',
+};
+const ROOT = /^\ufeff?\s*(?:(?:<\?[^>]*>|<!--.*?-->)\s*)*(?:<(?:[\w.-]+:)?([\w.-]+))?/s;
+
+/**
+ * To the SDK, any 2xx answer without the elements it looks for is an empty one: of a listing, "nothing is there"; of
+ * DeleteObjects, "everything is deleted". A proxy's page, a web console or an empty body would pass as success, and so
+ * would an `<Error>` that something follows, be it a line break [the SDK looks at the last 8 characters]. So the
+ * answer is looked at before the SDK sees it.
+ */
+export function refuseStrangers(client: S3Client): void {
+  client.middlewareStack.add(
+    (next, context) => async args => {
+      const result = await next(args);
+      const expected = ROOT_ELEMENT[context.commandName ?? ''];
+      const response = result.response as { statusCode?: number; body?: unknown };
+      const { statusCode = 0, body } = response;
+      if (expected === undefined || statusCode < 200 || statusCode > 299) return result;
+      const bytes = body instanceof Readable ? Buffer.concat(await body.toArray()) : Buffer.alloc(0);
+      const text = bytes.toString('utf8');
+      const [prologue, element = ''] = ROOT.exec(text.slice(0, 2000)) ?? ['', ''];
+      const isEmpty = element === '' && prologue.length === text.length;
+      if (element === 'Error') {
+        response.statusCode = 503;
+      } else if (element !== expected || (expected === '' && !isEmpty)) {
+        const error = new Error(
+          `the answer is ${isEmpty ? 'empty' : `no ${expected || 'empty one'} but begins with ${JSON.stringify(text.slice(0, 60))}`}`,
+        );
+        throw Object.assign(error, { $metadata: { httpStatusCode: statusCode } });
+      }
+      response.body = Readable.from([bytes]);
+      return result;
+    },
+    { step: 'deserialize', priority: 'low', name: 'refuseStrangers' },
+  );
+}
+
+/** The dates of answers, by what the SDK made of each. */
+const dates = new WeakMap<object, Date>();
+
+/** Remembers the time that the server gives with each answer: its clock is what its own dates are compared with. */
+export function rememberDates(client: S3Client): void {
+  client.middlewareStack.add(
+    next => async args => {
+      const result = await next(args);
+      const { headers = {} } = result.response as { headers?: Readonly<Record<string, string>> };
+      const date = new Date(headers.date ?? '');
+      if (result.output && !Number.isNaN(date.getTime())) dates.set(result.output, date);
+      return result;
+    },
+    { step: 'deserialize', priority: 'high', name: 'rememberDates' },
+  );
+}
+
+/** The server's clock when it gave an answer; undefined where it does not say. */
+export function dateOf(output: object): Date | undefined {
+  return dates.get(output);
+}
