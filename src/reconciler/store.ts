@@ -157,7 +157,8 @@ export class Store {
         continue;
       }
       const { id, pruneParents, attempt } = row;
-      const cleanup: Cleanup = { id, target: parseTarget(row.target), root, pruneParents, attempt };
+      const dueSince = row.claimedAt - row.waited;
+      const cleanup: Cleanup = { id, target: parseTarget(row.target), root, pruneParents, attempt, dueSince };
       tasks.push(Object.assign(held, { cleanup }));
     }
     if (foreign.length > 0) void this.#leave(foreign);
