@@ -13,7 +13,7 @@ interface Common {
 
 export type Deed = Common &
   (
-    | { readonly kind: 'write'; written: string[]; savepoint: number | undefined }
+    | { readonly kind: 'write'; readonly written: string[] }
     | {
         readonly kind: 'claim';
         readonly worker: string;

@@ -16,7 +16,7 @@ import {
 } from './checks.ts';
 import { type Deed, type DeedOf, held, type NewDeed, told } from './deeds.ts';
 import { Lane } from './lane.ts';
-import { Observer, type Point, type Snapshot } from './observer.ts';
+import { Observer, type Point, type Row, type Snapshot } from './observer.ts';
 import { type End, STORES, type Step, WORKERS, WRITERS } from './steps.ts';
 import { Worker } from './worker.ts';
 
@@ -47,6 +47,9 @@ export class Protocol {
   #clock = 0;
   #fences = 0;
   #named = 0;
+  #played = 0;
+  /** Workers or pauses have changed since the last look. */
+  #stale = false;
   /** Rows that came back, and nobody is told of: their worker knows, or the transaction that had them was rolled back. */
   #unrung = new Set<string>();
 
@@ -68,8 +71,16 @@ export class Protocol {
           name: `worker ${i}`,
           url,
           outbox: this.#admin,
-          lanes: { claim: lane(`claim ${i}`), settle: lane(`settle ${i}`), beat: lane(`beat ${i}`) },
+          lanes: {
+            claim: lane(`claim ${i}`),
+            spare: lane(`spare ${i}`),
+            settle: lane(`settle ${i}`),
+            beat: lane(`beat ${i}`),
+          },
           broken: breakage?.actors,
+          onRegistered: () => {
+            this.#stale = true;
+          },
           saw: what => this.#saw(what),
         }),
     );
@@ -104,19 +115,28 @@ export class Protocol {
    */
   async run(steps: readonly Step[]): Promise<void> {
     try {
+      this.#played += 1;
       await this.#observer.empty();
       for (const worker of this.#workers) await worker.reset(() => this.#clock);
       this.#unrung = new Set();
       this.#now = await this.#observer.snapshot();
       for (const step of steps) {
         await this.#do(step);
-        await this.#look(undefined);
+        if (this.#stale || this.#fallingDue()) await this.#look(undefined);
         await this.#settled();
       }
       await this.#finish();
     } finally {
       await this.#abandon();
     }
+  }
+
+  /** Somebody sleeps, and a row may have fallen due since. */
+  #fallingDue(): boolean {
+    return (
+      this.#workers.some(worker => worker.isAsleep) &&
+      [...this.#now.rows.values()].some(row => row.state === 'pending' && !row.is_due && isSoon(row))
+    );
   }
 
   /** After a run that failed: nothing of it is left open. */
@@ -135,9 +155,6 @@ export class Protocol {
       case 'begin':
       case 'write':
         return await this.#write(step);
-      case 'savepoint':
-      case 'rollback to savepoint':
-        return await this.#savepoint(step);
       case 'end': {
         const active = this.#lanes.filter(lane => lane.active);
         const lane = active[step.lane % active.length];
@@ -145,22 +162,39 @@ export class Protocol {
         return;
       }
       case 'reap':
-        return await this.#reap(step.pause === 'no' ? undefined : step.pause);
+        if (step.expired !== undefined) await this.#expire(this.#workers[step.expired] as Worker);
+        await this.#reap(step.pause === 'no' ? undefined : step.pause);
+        return await this.#unlessHeld(this.#reaper, step);
       case 'operate':
-        return await this.#operate(step);
+        await this.#operate(step);
+        return await this.#unlessHeld(this.#operator, step);
       case 'tick':
-        this.#clock += step.ms;
+        this.#clock += this.#broken === 'never falls back' ? Math.min(step.ms, 250) : step.ms;
         return;
       case 'pause a store':
       case 'resume a store':
         // What a claim is told of pauses while it waits is nobody's to say.
-        if (this.#workers.some(worker => worker.lanes.claim.busy)) return;
+        if (this.#lanes.some(lane => lane.busy && lane.deed?.kind === 'claim')) return;
+        this.#stale = true;
         return await this.#observer.pause(step.store, step.do === 'pause a store');
       default: {
         const worker = this.#workers[step.worker] as Worker;
-        return await this.#work(worker, step);
+        await this.#work(worker, step);
+        if (step.do === 'settle' || step.do === 'hand back strays')
+          await this.#unlessHeld(worker.lanes.settle, step);
+        else if ('hold' in step && step.do !== 'go on') await this.#unlessHeld(worker.lanes.beat, step);
       }
     }
+  }
+
+  /** Commits at once, unless the step says otherwise. */
+  async #unlessHeld(lane: Lane, { hold }: { hold: boolean }): Promise<void> {
+    if (!hold && lane.active && !lane.busy) await this.#goOn(lane, 'commit');
+  }
+
+  async #expire(worker: Worker): Promise<void> {
+    await this.#observer.expire(worker.id);
+    await this.#look(undefined);
   }
 
   async #work(worker: Worker, step: Extract<Step, { worker: number }>): Promise<void> {
@@ -208,7 +242,10 @@ export class Protocol {
           },
         );
       case 'expire':
-        return await this.#observer.expire(worker.id);
+        return await this.#expire(worker);
+      case 'abandon':
+        if (worker.abandon()) this.#saw('abandoned');
+        return;
       case 'mark':
         if (!worker.lanes.claim.active) await worker.setMark();
         return;
@@ -228,15 +265,16 @@ export class Protocol {
     if (lane.busy) return;
     if (lane.error !== undefined) return;
     if (!lane.active) {
-      const deed = this.#deed({ kind: 'write', written: [], savepoint: undefined, names: [] });
+      const deed = this.#deed({ kind: 'write', written: [], names: [] });
       await lane.begin(deed, step.isolation);
       await lane.send(undefined, async () => void (await lane.sql('SELECT now()')));
     }
     if (step.do === 'begin') return;
     const deed = lane.deed as DeedOf<'write'>;
     const store = STORES[step.store] as string;
-    this.#saw(`written: ${step.how}`);
+    this.#saw(step.undone ? 'rollback to a savepoint' : `written: ${step.how}`);
     await lane.send(step.pause ? 'before a row of pending' : undefined, async () => {
+      if (step.undone) await lane.sql('SAVEPOINT s');
       const target = `${store}/${++this.#named}`;
       const interval = `${step.delay} milliseconds`;
       const rows =
@@ -253,22 +291,11 @@ export class Protocol {
                   : `INSERT INTO afterdelete.pending_file_cleanup (target, run_at) SELECT $1 || '/' || i, now() + $2::interval FROM generate_series(1, 3) i RETURNING id::text`,
               [target, interval],
             );
-      deed.written.push(...rows.map(row => row.id));
+      if (step.undone) await lane.sql('ROLLBACK TO SAVEPOINT s');
+      else deed.written.push(...rows.map(row => row.id));
     });
-  }
-
-  async #savepoint(step: Extract<Step, { do: 'savepoint' | 'rollback to savepoint' }>): Promise<void> {
-    const lane = this.#writers[step.writer] as Lane;
-    const deed = lane.deed as DeedOf<'write'> | undefined;
-    if (lane.busy || deed === undefined || lane.error !== undefined) return;
-    if (step.do === 'savepoint') {
-      await lane.send(undefined, async () => void (await lane.sql('SAVEPOINT s')));
-      deed.savepoint = deed.written.length;
-    } else if (deed.savepoint !== undefined) {
-      await lane.send(undefined, async () => void (await lane.sql('ROLLBACK TO SAVEPOINT s')));
-      deed.written.length = deed.savepoint;
-      this.#saw('rollback to a savepoint');
-    }
+    if (!lane.busy) this.#ended(lane);
+    await this.#unlessHeld(lane, step);
   }
 
   /** What a daemon's loop does next: see `src/reconciler/loop.ts`. */
@@ -306,6 +333,7 @@ export class Protocol {
           },
           step.pause ? 'before claiming' : undefined,
         );
+        await this.#unlessHeld(lane, step);
       }
     }
   }
@@ -353,7 +381,10 @@ export class Protocol {
   }
 
   async #operate(step: Extract<Step, { do: 'operate' }>): Promise<void> {
-    const ids = [...this.#now.rows.keys()];
+    const state = step.how === 'retry' || step.how === 'discard' ? 'dead' : 'pending';
+    const rows = [...this.#now.rows.values()];
+    const fitting = rows.filter(row => row.state === state);
+    const ids = (fitting.length > 0 ? fitting : rows).map(row => row.id);
     const id = ids[step.row % ids.length];
     if (id === undefined) return;
     await this.#start(
@@ -466,6 +497,7 @@ export class Protocol {
     switch (deed.kind) {
       case 'claim':
       case 'claim a suspect':
+        if (worker.abandoned === deed) return;
         if (deed.worker !== worker.id) return void worker.ever.push(...(committed ? deed.rows : []));
         if (isLeaseLost(error)) return await worker.register();
         if (how !== 'commit') return worker.failed();
@@ -503,6 +535,7 @@ export class Protocol {
     const before = this.#now;
     const after = await this.#observer.snapshot();
     this.#now = after;
+    this.#stale = false;
     checkMoves(before, after, deed);
     checkWorkers(before, after, deed);
     checkRunning(before, after, deed);
@@ -563,15 +596,14 @@ export class Protocol {
       for (const lane of this.#lanes.filter(l => l.active)) await this.#goOn(lane, 'commit');
       await this.#settled();
     }
-    for (const store of STORES.keys()) await this.#observer.pause(store, false);
-    this.#clock += 300_000;
+    for (const [i, store] of STORES.entries())
+      if (this.#now.paused.has(store)) await this.#observer.pause(i, false);
+    if (this.#broken !== 'never falls back') this.#clock += 300_000;
     for (const worker of this.#workers) worker.wake();
     for (let round = 0; ; round++) {
       await this.#look(undefined);
       const left = [...this.#now.rows.values()].filter(
-        row =>
-          row.state === 'running' ||
-          (row.state === 'pending' && (row.due as number) < Date.now() * 1000 + 60e6),
+        row => row.state === 'running' || (row.state === 'pending' && isSoon(row)),
       );
       if (left.length === 0) break;
       demand(
@@ -580,35 +612,38 @@ export class Protocol {
         () => `still there: ${left.map(row => `${row.id} ${told(row)}`)}`,
       );
       await this.#drain();
+      if (left.some(row => row.state === 'pending')) await new Promise(resolve => setTimeout(resolve, 2));
     }
     await this.#lateSettles();
   }
 
   async #drain(): Promise<void> {
-    const go = { do: 'go on', worker: 0, room: 100, pause: false, mark: true } as const;
-    await this.#reap(undefined);
-    await this.#goOn(this.#reaper, 'commit');
+    const go = { do: 'go on', worker: 0, room: 100, pause: false, hold: true, mark: true } as const;
+    // The lease of a worker that nobody is any more ends some time.
+    for (const [id, live] of this.#now.workers)
+      if (live && !this.#workers.some(worker => worker.id === id)) await this.#observer.expire(id);
+    await this.#look(undefined);
+    const has = (test: (row: Row) => boolean) => [...this.#now.rows.values()].some(test);
+    if (this.#ownerless().length > 0) {
+      await this.#reap(undefined);
+      await this.#goOn(this.#reaper, 'commit');
+    }
     for (const worker of this.#workers) {
+      const { claim, settle } = worker.lanes;
       worker.wake();
-      for (const claim of [() => this.#loop(worker, go), () => this.#claimSuspect(worker)]) {
-        await claim();
-        await this.#goOn(worker.lanes.claim, 'commit');
+      await this.#loop(worker, go);
+      await this.#goOn(claim, 'commit');
+      if (has(row => row.state === 'pending' && (row.lost ?? 0) >= 3)) {
+        await this.#claimSuspect(worker);
+        await this.#goOn(claim, 'commit');
       }
-      await this.#work(worker, { do: 'hand back strays', worker: 0 });
-      await this.#goOn(worker.lanes.settle, 'commit');
+      if (this.#runningOf(worker.id).length > worker.hand.length) {
+        await this.#work(worker, { do: 'hand back strays', worker: 0, hold: true });
+        await this.#goOn(settle, 'commit');
+      }
       while (worker.hand.length > 0) {
-        const rows = worker.hand.map((_, i) => i);
-        await this.#settle(worker, {
-          do: 'settle',
-          worker: 0,
-          as: 'done',
-          rows,
-          late: false,
-          objects: 0,
-          delay: 0,
-          pause: 'no',
-        });
-        await this.#goOn(worker.lanes.settle, 'commit');
+        await this.#settle(worker, { ...everything(worker.hand), as: 'done', late: false });
+        await this.#goOn(settle, 'commit');
       }
       await this.#settled();
     }
@@ -616,24 +651,28 @@ export class Protocol {
 
   /** Everything that anybody ever had in hand is settled once more: nothing changes. */
   async #lateSettles(): Promise<void> {
-    for (const worker of this.#workers) {
-      const rows = worker.ever.map((_, i) => i);
-      for (const as of ['done', 'retry', 'dead'] as const) {
-        await this.#settle(worker, {
-          do: 'settle',
-          worker: 0,
-          as,
-          rows,
-          late: true,
-          objects: 0,
-          delay: 0,
-          pause: 'no',
-        });
-        if (worker.lanes.settle.active) await this.#goOn(worker.lanes.settle, 'commit');
-      }
+    for (const [i, worker] of this.#workers.entries()) {
+      if (worker.ever.length === 0) continue;
+      const as = (['done', 'retry', 'dead'] as const)[(this.#played + i) % 3] as 'done';
+      await this.#settle(worker, { ...everything(worker.ever), as, late: true });
+      await this.#goOn(worker.lanes.settle, 'commit');
     }
   }
 }
+
+const everything = (rows: readonly ClaimedRow[]) =>
+  ({
+    do: 'settle',
+    worker: 0,
+    rows: rows.map((_, i) => i),
+    objects: 0,
+    delay: 0,
+    pause: 'no',
+    hold: true,
+  }) as const;
+
+/** Due within a minute: what is due later is due in an hour, and none of this run's business. */
+const isSoon = (row: Row) => (row.due as number) < Date.now() * 1000 + 60e6;
 
 const notifies = (s: Settlement) =>
   s.kind === 'back' && (s.reason === 'handed_back' || s.reason === 'elsewhere');

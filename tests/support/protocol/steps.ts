@@ -18,7 +18,11 @@ export type Step =
       /** In ms. */
       readonly delay: number;
       readonly isolation: 'read committed' | 'repeatable read';
+      /** Behind a savepoint, which takes it back. */
+      readonly undone: boolean;
       readonly pause: boolean;
+      /** Stays open; otherwise it is committed at once, unless it pauses. */
+      readonly hold: boolean;
     }
   /** Takes its snapshot and its now(), and does nothing yet. */
   | {
@@ -26,17 +30,17 @@ export type Step =
       readonly writer: number;
       readonly isolation: 'read committed' | 'repeatable read';
     }
-  | { readonly do: 'savepoint' | 'rollback to savepoint'; readonly writer: number }
   /** What the loop of a daemon does next: claim, arm, ask when the next row is due, claim once more, sleep. */
   | {
       readonly do: 'go on';
       readonly worker: number;
       readonly room: number;
       readonly pause: boolean;
+      readonly hold: boolean;
       readonly mark: boolean;
     }
   | {
-      readonly do: 'mark' | 'poll' | 'disarm' | 'claim a suspect' | 'expire' | 'deregister';
+      readonly do: 'mark' | 'poll' | 'disarm' | 'claim a suspect' | 'expire';
       readonly worker: number;
     }
   | {
@@ -49,18 +53,35 @@ export type Step =
       readonly objects: number;
       readonly delay: number;
       readonly pause: 'no' | 'before settling' | 'before a row of pending';
+      readonly hold: boolean;
     }
-  | { readonly do: 'progress'; readonly worker: number; readonly row: number; readonly objects: number }
-  | { readonly do: 'heartbeat' | 'hand back strays'; readonly worker: number }
+  | {
+      readonly do: 'progress';
+      readonly worker: number;
+      readonly row: number;
+      readonly objects: number;
+      readonly hold: boolean;
+    }
+  | {
+      readonly do: 'heartbeat' | 'hand back strays' | 'deregister';
+      readonly worker: number;
+      readonly hold: boolean;
+    }
+  /** The worker gives its claim up, which goes on by itself: a query that timed out. */
+  | { readonly do: 'abandon'; readonly worker: number }
+  /** `expired`: this worker's lease has just ended. */
   | {
       readonly do: 'reap';
+      readonly expired: number | undefined;
       readonly pause: 'no' | 'before the workers' | 'after the workers' | 'before settling';
+      readonly hold: boolean;
     }
   | {
       readonly do: 'operate';
       readonly how: 'cancel' | 'confirm' | 'retry' | 'discard';
       readonly row: number;
       readonly pause: boolean;
+      readonly hold: boolean;
     }
   /** A transaction that is open goes on from its pause, or ends. */
   | { readonly do: 'end'; readonly lane: number; readonly how: End }
@@ -72,90 +93,95 @@ const nat = (max: number) => fc.integer({ min: 0, max });
 const worker = nat(WORKERS - 1);
 const writer = nat(WRITERS - 1);
 const store = fc.constantFrom(0, 0, 0, 1);
-const rarely = fc.integer({ min: 0, max: 3 }).map(n => n === 3);
-const mostly = fc.integer({ min: 0, max: 3 }).map(n => n !== 3);
-const delay = fc.constantFrom(0, 0, 0, 5, 15, 3_600_000);
-const isolation = fc.constantFrom(
-  'read committed' as const,
-  'read committed' as const,
-  'repeatable read' as const,
-);
+const rarely = nat(5).map(n => n === 5);
+const hold = nat(2).map(n => n === 2);
+const mostly = nat(3).map(n => n !== 3);
+const delay = fc.constantFrom(0, 0, 0, 0, 5, 10, 3_600_000);
+const isolation = fc.constantFrom('read committed', 'read committed', 'repeatable read');
 const is = <T extends string>(name: T) => fc.constant(name);
+const often = <T>(weight: number, arbitrary: fc.Arbitrary<T>) => ({ weight, arbitrary });
 
 export const step: fc.Arbitrary<Step> = fc.oneof(
-  {
-    weight: 14,
-    arbitrary: fc.record({
+  often(
+    16,
+    fc.record({
       do: is('write'),
       writer,
       store,
       how: fc.constantFrom('enqueue', 'insert', 'past', 'several'),
       delay,
       isolation,
+      undone: rarely,
       pause: rarely,
+      hold,
     }),
-  },
-  { weight: 2, arbitrary: fc.record({ do: is('begin'), writer, isolation }) },
-  { weight: 3, arbitrary: fc.record({ do: fc.constantFrom('savepoint', 'rollback to savepoint'), writer }) },
-  {
-    weight: 36,
-    arbitrary: fc.record({
+  ),
+  often(1, fc.record({ do: is('begin'), writer, isolation })),
+  often(
+    34,
+    fc.record({
       do: is('go on'),
       worker,
       room: fc.constantFrom(100, 100, 1, 2),
       pause: rarely,
+      hold: rarely,
       mark: mostly,
     }),
-  },
-  {
-    weight: 2,
-    arbitrary: fc.record({
-      do: fc.constantFrom('mark', 'poll', 'disarm', 'claim a suspect', 'deregister'),
-      worker,
-    }),
-  },
-  { weight: 3, arbitrary: fc.record({ do: is('expire'), worker }) },
-  {
-    weight: 9,
-    arbitrary: fc.record({
+  ),
+  often(2, fc.record({ do: fc.constantFrom('mark', 'poll', 'disarm', 'claim a suspect'), worker })),
+  often(1, fc.record({ do: fc.constantFrom('expire', 'abandon'), worker })),
+  often(
+    12,
+    fc.record({
       do: is('settle'),
       worker,
       as: fc.constantFrom('done', 'done', 'retry', 'blocked', 'yielded', 'handed_back', 'elsewhere', 'dead'),
       rows: fc.array(nat(20), { minLength: 1, maxLength: 3 }),
-      late: rarely,
+      late: hold,
       objects: nat(5),
       delay,
       pause: fc.constantFrom('no', 'no', 'before settling', 'before a row of pending'),
+      hold,
     }),
-  },
-  { weight: 4, arbitrary: fc.record({ do: is('progress'), worker, row: nat(20), objects: nat(5) }) },
-  { weight: 3, arbitrary: fc.record({ do: fc.constantFrom('heartbeat', 'hand back strays'), worker }) },
-  {
-    weight: 5,
-    arbitrary: fc.record({
+  ),
+  often(4, fc.record({ do: is('progress'), worker, row: nat(20), objects: nat(5), hold })),
+  often(
+    3,
+    fc.record({
+      do: fc.constantFrom('heartbeat', 'heartbeat', 'hand back strays', 'deregister'),
+      worker,
+      hold,
+    }),
+  ),
+  often(
+    6,
+    fc.record({
       do: is('reap'),
+      expired: fc.constantFrom(0, 1, undefined, undefined),
       pause: fc.constantFrom('no', 'no', 'before the workers', 'after the workers', 'before settling'),
+      hold,
     }),
-  },
-  {
-    weight: 4,
-    arbitrary: fc.record({
+  ),
+  often(
+    4,
+    fc.record({
       do: is('operate'),
       how: fc.constantFrom('cancel', 'confirm', 'retry', 'discard'),
       row: nat(20),
       pause: rarely,
+      hold,
     }),
-  },
-  {
-    weight: 22,
-    arbitrary: fc.record({
+  ),
+  often(
+    14,
+    fc.record({
       do: is('end'),
       lane: nat(20),
       how: fc.constantFrom('commit', 'commit', 'commit', 'commit', 'rollback', 'unheard'),
     }),
-  },
-  { weight: 7, arbitrary: fc.record({ do: is('tick'), ms: fc.constantFrom(250, 250, 250, 300_000) }) },
-  { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('pause a store', 'resume a store'), store }) },
+  ),
+  often(8, fc.record({ do: is('tick'), ms: fc.constantFrom(250, 250, 250, 250, 300_000) })),
+  often(3, fc.record({ do: fc.constantFrom('pause a store', 'resume a store'), store })),
 );
 
-export const script = fc.array(step, { minLength: 12, maxLength: 60, size: 'max' });
+export const script = fc.array(step, { minLength: 20, maxLength: 60, size: 'max' });

@@ -4,7 +4,7 @@ import { WakeUp } from '../../../src/outbox/wake.ts';
 import { Floors } from '../../../src/reconciler/floors.ts';
 import type { Breakage } from './breakages.ts';
 import { dueKey } from './checks.ts';
-import type { DeedOf } from './deeds.ts';
+import type { Deed, DeedOf } from './deeds.ts';
 import type { Lane } from './lane.ts';
 import type { Snapshot } from './observer.ts';
 import { STORES } from './steps.ts';
@@ -14,8 +14,9 @@ export interface WorkerOptions {
   readonly url: string;
   /** For what a daemon does outside any transaction that the model holds open. */
   readonly outbox: Outbox;
-  readonly lanes: { readonly claim: Lane; readonly settle: Lane; readonly beat: Lane };
+  readonly lanes: { claim: Lane; spare: Lane; readonly settle: Lane; readonly beat: Lane };
   readonly broken: Breakage['actors'];
+  readonly onRegistered: () => void;
   readonly saw: (what: string) => void;
 }
 
@@ -41,6 +42,8 @@ export class Worker {
   excused = new Set<string>();
   passedBy = new Set<string>();
   mark = true;
+  /** A claim that it no longer waits for. */
+  abandoned: Deed | undefined;
   start = { sweep: true, settled: Number.NEGATIVE_INFINITY };
 
   constructor(options: WorkerOptions) {
@@ -101,6 +104,7 @@ export class Worker {
       lease: 3_600_000,
       history: 86_400_000,
     });
+    this.#options.onRegistered();
     this.floors.fallBack();
     this.hand = [];
     this.wake();
@@ -170,9 +174,19 @@ export class Worker {
     else this.phase = 'asleep';
   }
 
+  /** Gives its claim up, which goes on without it; false when it has none, or has given up another one. */
+  abandon(): boolean {
+    const { lanes } = this;
+    if (!lanes.claim.active || lanes.spare.active) return false;
+    this.abandoned = lanes.claim.deed;
+    [lanes.claim, lanes.spare] = [lanes.spare, lanes.claim];
+    this.failed();
+    return true;
+  }
+
   /** Its claim failed, or seems to have. */
   failed(): void {
-    if (this.#options.broken !== 'does not fall back') this.floors.fallBack();
+    this.floors.fallBack();
     this.phase = 'claim';
   }
 
