@@ -171,6 +171,8 @@ export class Protocol {
       case 'tick':
         this.#clock += this.#broken === 'never falls back' ? Math.min(step.ms, 250) : step.ms;
         return;
+      case 'wait':
+        return await new Promise(resolve => setTimeout(resolve, step.ms));
       case 'pause a store':
       case 'resume a store':
         // What a claim is told of pauses while it waits is nobody's to say.
@@ -294,7 +296,8 @@ export class Protocol {
       if (step.undone) await lane.sql('ROLLBACK TO SAVEPOINT s');
       else deed.written.push(...rows.map(row => row.id));
     });
-    if (!lane.busy) this.#ended(lane);
+    if (lane.busy) this.#saw('paused: write');
+    else this.#ended(lane);
     await this.#unlessHeld(lane, step);
   }
 

@@ -22,6 +22,41 @@ export interface Found {
   readonly report: string;
 }
 
+/** What every 150 runs must do at least once, or they show nothing; what comes by chance only is not among them. */
+export const KINDS = [
+  'a floor rose',
+  'a key that somebody has',
+  'a row that was locked lies below the floor',
+  'a settle of what is not held',
+  'armed',
+  'claim from the cursor',
+  'claim from the floor',
+  'commit: cancel',
+  'commit: claim',
+  'commit: confirm',
+  'commit: deregister',
+  'commit: discard',
+  'commit: hand back strays',
+  'commit: heartbeat',
+  'commit: progress',
+  'commit: reap',
+  'commit: retry',
+  'commit: settle',
+  'commit: write',
+  'marked',
+  'paused: claim',
+  'paused: reap',
+  'paused: settle',
+  'paused: write',
+  'refused: claim',
+  'rollback to a savepoint',
+  'rollback: claim',
+  'rollback: reap',
+  'rollback: write',
+  'unheard: claim',
+  'woken by a ring',
+] as const;
+
 /** Plays so many runs; undefined when all went well. */
 export async function search(protocol: Protocol, options: SearchOptions): Promise<Found | undefined> {
   const { runs, seed, path, shrink, onRun } = options;

@@ -144,6 +144,7 @@ export class Worker {
   async claimed(deed: DeedOf<'claim'>, now: Snapshot): Promise<void> {
     const { broken, saw } = this.#options;
     let full = false;
+    if (broken === 'believes a mark it has not looked below') await this.setMark();
     const start =
       broken === 'believes a mark it has not looked below'
         ? { ...this.start, settled: this.floors.begin().settled }
