@@ -86,7 +86,7 @@ export const BREAKAGES: Readonly<Record<string, Breakage>> = {
   },
   'floors that never fall back': {
     actors: 'never falls back',
-    breaks: ['all that is due is done'],
+    breaks: ['nothing below the floor'],
   },
   'no claim between arming and sleeping': {
     actors: 'sleeps without a second claim',

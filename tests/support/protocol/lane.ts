@@ -22,6 +22,8 @@ export class Lane {
   #held = false;
   #running: Promise<void> | undefined;
   #error: unknown;
+  /** The end of its last statement has been looked at: it may come at any moment once nobody is in its way. */
+  reported = true;
   /** What the open transaction does. */
   deed: Deed | undefined;
 
@@ -83,6 +85,7 @@ export class Lane {
       this.#held = true;
       await this.#client.query(`SET LOCAL protocol.pause = '${pause}'`);
     }
+    this.reported = false;
     this.#running = statement()
       .catch((error: unknown) => {
         this.#error = error ?? new Error('failed');

@@ -270,6 +270,7 @@ export class Protocol {
       const deed = this.#deed({ kind: 'write', written: [], names: [] });
       await lane.begin(deed, step.isolation);
       await lane.send(undefined, async () => void (await lane.sql('SELECT now()')));
+      lane.reported = true;
     }
     if (step.do === 'begin') return;
     const deed = lane.deed as DeedOf<'write'>;
@@ -446,6 +447,7 @@ export class Protocol {
   /** The statement of a lane has ended; its transaction has not. */
   #ended(lane: Lane): void {
     const deed = lane.deed as Deed;
+    lane.reported = true;
     if (lane.error !== undefined) {
       const expected =
         (isLeaseLost(lane.error) && (deed.kind === 'claim' || deed.kind === 'claim a suspect')) ||
@@ -469,6 +471,7 @@ export class Protocol {
       if (!lane.busy) this.#ended(lane);
       return;
     }
+    if (!lane.reported) this.#ended(lane);
     const deed = lane.deed as Deed;
     const { error } = lane;
     const committed = error === undefined && how !== 'rollback';
@@ -481,9 +484,8 @@ export class Protocol {
     if (deed.kind === 'settle' && committed && deed.settlements.some(s => s.kind === 'back' && !notifies(s)))
       this.#wakesNobody(deed.settled);
     for (const other of this.#others(lane)) {
-      if (!other.busy) continue;
-      await other.rest();
-      if (!other.busy) this.#ended(other);
+      if (other.busy) await other.rest();
+      if (!other.busy && !other.reported) this.#ended(other);
     }
   }
 
@@ -602,7 +604,13 @@ export class Protocol {
     for (const [i, store] of STORES.entries())
       if (this.#now.paused.has(store)) await this.#observer.pause(i, false);
     if (this.#broken !== 'never falls back') this.#clock += 300_000;
-    for (const worker of this.#workers) worker.wake();
+    for (const worker of this.#workers) {
+      worker.wake();
+      // Its next claim begins from the start: from now on no lock is an excuse.
+      worker.floors.begin();
+      worker.excused.clear();
+    }
+    await this.#settled();
     for (let round = 0; ; round++) {
       await this.#look(undefined);
       const left = [...this.#now.rows.values()].filter(
@@ -682,6 +690,8 @@ const notifies = (s: Settlement) =>
 
 /** What another deed has in hand, or may have while its statement is under way, was not to be had meanwhile. */
 function overlap(deed: Deed, other: Deed, busy: boolean): void {
+  // A row that was not there yet excuses nothing: floors wait for it.
+  if (other.kind === 'write') return;
   for (const id of busy ? other.names : held(other)) {
     const kinds = deed.overlap.get(id) ?? new Set();
     deed.overlap.set(id, kinds.add(other.kind));
