@@ -7,11 +7,13 @@ import { createInterface } from 'node:readline';
 import { migrate } from '../src/outbox/migrate.ts';
 import { type Env, spawnCommand } from '../tests/support/command.ts';
 import { openTestDatabase, type TestDatabase } from '../tests/support/database.ts';
-import { startPostgres } from '../tests/support/postgres.ts';
+import { type PostgresServer, startPostgres } from '../tests/support/postgres.ts';
 
 export interface Stage {
   readonly db: TestDatabase;
   readonly url: string;
+  /** To stop and to start. */
+  readonly server: PostgresServer;
   /** A directory on the disk of the system's temporary directory. */
   readonly directory: string;
   readonly root: string;
@@ -58,7 +60,7 @@ export async function onStage(
       return database;
     };
     const serverCpu = () => cpuOfServer(join(server.directory, 'data'));
-    await play({ db, url: server.url(), directory, root, openDatabase, serverCpu, startDaemon });
+    await play({ db, url: server.url(), server, directory, root, openDatabase, serverCpu, startDaemon });
   } finally {
     for (const daemon of daemons) {
       daemon.removeAllListeners('close');

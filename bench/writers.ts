@@ -1,9 +1,9 @@
 /**
- * What writers pay for waking the daemon: `npm run bench:writers -- [seconds] [rounds]`.
+ * What writers pay for waking the daemon: `npm run bench:writers -- [seconds] [rounds] [daemons]`.
  *
- * Sixteen writers commit one cleanup after the other on a PostgreSQL whose flush takes 2 ms, and a daemon with a handler that
- * does nothing drains what they write: with the trigger that notifies only when a daemon sleeps (ours), with none, and with one
- * that always notifies. Idle CPU is printed: where there is none left, it is the machine that is measured.
+ * Sixteen writers commit one cleanup after the other on a PostgreSQL whose flush takes 2 ms, and a daemon (or several) with a
+ * handler that does nothing drains what they write: with the trigger that notifies only when a daemon sleeps (ours), with none,
+ * and with one that always notifies. Idle CPU is printed: where there is none left, it is the machine that is measured.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -16,6 +16,7 @@ import { machine, median, onStage } from './stage.ts';
 
 const SECONDS = Number(process.argv[2] ?? 10);
 const ROUNDS = Number(process.argv[3] ?? 5);
+const DAEMONS = Number(process.argv[4] ?? 1);
 const WARM_UP = 2;
 const ROOT = 'noop://store/';
 const WRITER = fileURLToPath(new URL('./contestants/writer.ts', import.meta.url));
@@ -64,7 +65,9 @@ await onStage(
       CREATE FUNCTION always() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN PERFORM pg_notify('afterdelete', ''); RETURN NULL; END $$;
       CREATE TRIGGER always AFTER INSERT ON ${TABLE} FOR EACH STATEMENT EXECUTE FUNCTION always()`);
-    const daemon = startChild({ contestant: 'afterdelete', settings: {}, url, work: 'noop', root: ROOT });
+    const daemons = Array.from({ length: DAEMONS }, () =>
+      startChild({ contestant: 'afterdelete', settings: {}, url, work: 'noop', root: ROOT }),
+    );
     const settled = async () => {
       const [row] = await db.sql<{ n: number }>(
         'SELECT count(*)::int AS n FROM afterdelete.done_file_cleanup',
@@ -126,9 +129,9 @@ await onStage(
       judge('wake trigger ÷ no trigger', of('wake trigger') / of('no trigger'), 0.95, 'at least');
       judge('wake trigger ÷ always notifies', of('wake trigger') / of('always notifies'), 10, 'at least');
     } finally {
-      await endChild(daemon);
+      for (const daemon of daemons) await endChild(daemon);
     }
   },
   { flags: ['-c', 'commit_delay=2000', '-c', 'commit_siblings=0'] },
 );
-console.log(`${WRITERS} writers, ${SECONDS} s each; ${machine()}`);
+console.log(`${WRITERS} writers, ${DAEMONS} daemons, ${SECONDS} s each; ${machine()}`);

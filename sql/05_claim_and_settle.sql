@@ -1,6 +1,10 @@
 -- The daemon's hot path. Each function is one round trip for many rows, and sets what its plan depends on by itself:
 -- behind a transaction pooler a session setting would be somebody else's.
 
+CREATE FUNCTION afterdelete.microseconds(moment timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
+  (1000000 * date_part('epoch', moment))::bigint;
+COMMENT ON FUNCTION afterdelete.microseconds(timestamptz) IS 'Microseconds since 1970.';
+
 -- For each store with room the due rows in order, so that no store starves another. A paused store is left out here;
 -- a full one, or one whose storage is down, by the caller. Rows that seem to kill their worker (lost 3 times) run
 -- alone: claim_suspect takes those. others: roots that other live workers serve and this one does not; what lies inside
@@ -9,11 +13,15 @@
 --
 -- floors: from which due_at on to look in each store. Rows that were claimed leave dead tuples behind, and while somebody's old
 -- snapshot keeps vacuum from them, each claim from the beginning would have to pass all of them. Which floors are safe:
--- src/reconciler/floors.ts. A store that is paused comes back as a row without an id: nothing may be concluded about it.
+-- src/reconciler/floors.ts. A store that is paused comes back as a row without an id, its name as target: nothing may be
+-- concluded about it.
+--
+-- Most rows have come for the first time: what of them is as it was written is NULL in the answer, which costs next to nothing.
+-- Times are in microseconds, since 1970 or (waited) from first due until claimed; date_part(), which gives no numeric, is right
+-- to the microsecond until the year 2100.
 CREATE FUNCTION afterdelete.claim(worker_id bigint, stores text[], rooms integer[], others text[] DEFAULT '{}', floors timestamptz[] DEFAULT NULL)
-RETURNS TABLE (id bigint, claim bigint, worker bigint, claimed_at timestamptz, target text, store text, prune_parents smallint, source text,
-  actor text, attempt integer, lost integer, last_error text, created_at timestamptz, first_due_at timestamptz, objects_deleted bigint,
-  bytes_freed bigint, due_at timestamptz)
+RETURNS TABLE (id bigint, claim bigint, target text, due_at bigint, waited bigint, prune_parents smallint, attempt integer, lost integer,
+  objects_deleted bigint, bytes_freed bigint)
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
@@ -21,6 +29,7 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   number bigint;
   moment timestamptz;
+  now_us bigint;
   mine text[];
 BEGIN
   -- The lock holds the reaper off until this claim is visible to it.
@@ -30,6 +39,8 @@ BEGIN
   END IF;
   number := nextval('afterdelete.claim_number');
   moment := clock_timestamp();
+  now_us := afterdelete.microseconds(moment);
+  PERFORM set_config('synchronous_commit', 'off', true);
   RETURN QUERY
   WITH asked AS MATERIALIZED (
     SELECT s.store, s.room, coalesce(s.floor, '-infinity') AS floor, EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store) AS paused
@@ -48,7 +59,9 @@ BEGIN
           FOR UPDATE SKIP LOCKED) due
      WHERE NOT s.paused
   ), taken AS (
-    DELETE FROM afterdelete.pending_file_cleanup p USING picked WHERE p.ctid = picked.tid RETURNING p.*
+    DELETE FROM afterdelete.pending_file_cleanup p WHERE p.ctid = ANY (ARRAY(SELECT picked.tid FROM picked))
+    RETURNING p.id, p.target, p.store, p.prune_parents, p.source, p.actor, p.attempt, p.lost, p.last_error, p.created_at, p.first_due_at, p.due_at,
+              p.objects_deleted, p.bytes_freed
   ), moved AS (
     INSERT INTO afterdelete.running_file_cleanup (id, claim, worker, claimed_at, target, store, prune_parents, source, actor,
            attempt, lost, last_error, created_at, first_due_at, objects_deleted, bytes_freed)
@@ -56,12 +69,11 @@ BEGIN
            t.attempt, t.lost, t.last_error, t.created_at, coalesce(t.first_due_at, t.due_at), t.objects_deleted, t.bytes_freed
       FROM taken t
   )
-  SELECT t.id, number, worker_id, moment, t.target::text, t.store, t.prune_parents, t.source, t.actor, t.attempt, t.lost, t.last_error,
-         t.created_at, coalesce(t.first_due_at, t.due_at), t.objects_deleted, t.bytes_freed, t.due_at
+  SELECT t.id, number, t.target::text, afterdelete.microseconds(t.due_at), now_us - afterdelete.microseconds(coalesce(t.first_due_at, t.due_at)),
+         nullif(t.prune_parents, 0::smallint), nullif(t.attempt, 0), nullif(t.lost, 0), t.objects_deleted, t.bytes_freed
     FROM taken t
   UNION ALL
-  SELECT NULL, number, worker_id, moment, NULL, a.store, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-    FROM asked a WHERE a.paused AND floors IS NOT NULL;
+  SELECT NULL, number, a.store, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM asked a WHERE a.paused AND floors IS NOT NULL;
 END
 $$;
 COMMENT ON FUNCTION afterdelete.claim(bigint, text[], integer[], text[], timestamptz[]) IS
@@ -120,141 +132,114 @@ SET enable_seqscan = off SET jit = off AS $$
 $$;
 COMMENT ON FUNCTION afterdelete.next_due(text[]) IS 'Milliseconds until the next row of these stores falls due; NULL when none waits.';
 
--- The settles look rows up one by one and delete by ctid: joined the plain way their plan goes quadratic once running
--- has been analysed while empty. Deleting by ctid also keeps an id that is sent twice from being done twice.
+-- The settles look for the ids in one pass of the index, and find what goes with each by hashing; loops and merges are switched
+-- off, because joined row by row their plan goes quadratic once running has been analysed while empty. A row that progress()
+-- updates meanwhile is found where it stands then. An id that is sent twice is done once.
 --
--- A ctid is that of the statement's snapshot: a row that progress() updates meanwhile stands elsewhere by the time its
--- lock is granted, and is passed by. So what was not found is looked for again, with a new snapshot. Rows that were
--- taken over are looked for in vain: rare and cheap.
+-- They return the ids that were not held any more under that claim: none, as a rule.
+
+CREATE FUNCTION afterdelete.not_among(ids bigint[], done bigint[]) RETURNS bigint[] LANGUAGE sql IMMUTABLE RETURN
+  CASE WHEN cardinality(done) = cardinality(ids) THEN '{}'
+       ELSE ARRAY(SELECT i.id FROM unnest(ids) AS i (id) EXCEPT SELECT d.id FROM unnest(done) AS d (id)) END;
+COMMENT ON FUNCTION afterdelete.not_among(bigint[], bigint[]) IS 'The ids that are not done.';
 
 CREATE FUNCTION afterdelete.settle_done(worker_name text, keep boolean, ids bigint[], claims bigint[], outcomes text[],
   objects bigint[], bytes bigint[], notes text[])
-RETURNS SETOF bigint LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+RETURNS bigint[] LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  settled_now integer;
-  left_over integer := cardinality(ids);
+  moment timestamptz := clock_timestamp();
+  done bigint[];
 BEGIN
-  FOR look IN 1..3 LOOP
-    RETURN QUERY
-    WITH settled AS MATERIALIZED (
-      SELECT held.tid, s.outcome, s.objects, s.bytes, s.note
-        FROM unnest(ids, claims, outcomes, objects, bytes, notes) AS s (id, claim, outcome, objects, bytes, note)
-       CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
-                            WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
-    ), gone AS (
-      DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
-      RETURNING r.id, r.target, s.outcome, r.attempt, s.objects, s.bytes, r.source, r.actor, s.note, r.created_at
-    ), recorded AS (
-      INSERT INTO afterdelete.done_file_cleanup (id, target, outcome, attempt, objects_deleted, bytes_freed, source, actor,
-             note, created_at, done_at, worker)
-      SELECT g.id, g.target, g.outcome, g.attempt + 1, g.objects, g.bytes, g.source, g.actor, g.note, g.created_at,
-             clock_timestamp(), worker_name
-        FROM gone g WHERE keep
-    )
-    SELECT g.id FROM gone g;
-    GET DIAGNOSTICS settled_now = ROW_COUNT;
-    left_over := left_over - settled_now;
-    EXIT WHEN left_over = 0;
-  END LOOP;
+  WITH gone AS (
+    DELETE FROM afterdelete.running_file_cleanup r
+     USING unnest(ids, claims, outcomes, objects, bytes, notes) AS s (id, claim, outcome, objects, bytes, note)
+     WHERE r.id = ANY (ids) AND r.id = s.id AND r.claim = s.claim
+    RETURNING r.id, r.target, s.outcome, r.attempt, s.objects, s.bytes, r.source, r.actor, s.note, r.created_at
+  ), recorded AS (
+    INSERT INTO afterdelete.done_file_cleanup (id, target, outcome, attempt, objects_deleted, bytes_freed, source, actor,
+           note, created_at, done_at, worker)
+    SELECT g.id, g.target, g.outcome, g.attempt + 1, g.objects, g.bytes, g.source, g.actor, g.note, g.created_at, moment, worker_name
+      FROM gone g WHERE keep
+  )
+  SELECT coalesce(array_agg(g.id), '{}') INTO done FROM gone g;
+  RETURN afterdelete.not_among(ids, done);
 END
 $$;
 COMMENT ON FUNCTION afterdelete.settle_done(text, boolean, bigint[], bigint[], text[], bigint[], bigint[], text[]) IS
-  'Ends claimed rows and writes their audit trail (unless keep is false). Returns the ids that were still held under that claim.';
+  'Ends claimed rows and writes their audit trail (unless keep is false). Returns the ids that were no longer held under that claim.';
 
 CREATE FUNCTION afterdelete.settle_back(ids bigint[], claims bigint[], reasons text[], delays double precision[], errors text[],
   objects bigint[], bytes bigint[])
-RETURNS SETOF bigint LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+RETURNS bigint[] LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  settled_now integer;
-  left_over integer := cardinality(ids);
+  done bigint[];
 BEGIN
   -- What this worker will not do now, another may at once.
   IF reasons && ARRAY['handed_back', 'elsewhere'] THEN PERFORM pg_notify('afterdelete', ''); END IF;
   -- By hand, because only a superuser may create a function with a SET clause for a setting that no library defines.
   PERFORM set_config('afterdelete.quiet', 'on', true);
-  FOR look IN 1..3 LOOP
-    RETURN QUERY
-    WITH settled AS MATERIALIZED (
-      SELECT held.tid, s.reason, s.delay, s.error, s.objects, s.bytes
-        FROM unnest(ids, claims, reasons, delays, errors, objects, bytes) AS s (id, claim, reason, delay, error, objects, bytes)
-       CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
-                            WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
-    ), gone AS (
-      DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
-      RETURNING r.*, s.reason, s.delay, s.error, s.objects, s.bytes
-    ), back AS (
-      -- A row that its worker brought back in good order did not kill it: lost starts anew.
-      INSERT INTO afterdelete.pending_file_cleanup (id, target, run_at, created_at, first_due_at, prune_parents, source, actor,
-             attempt, lost, put_back, last_error, objects_deleted, bytes_freed)
-      SELECT g.id, g.target, clock_timestamp() + g.delay * interval '1 millisecond', g.created_at, g.first_due_at,
-             g.prune_parents, g.source, g.actor,
-             CASE g.reason WHEN 'retry' THEN g.attempt + 1 ELSE g.attempt END,
-             CASE g.reason WHEN 'handed_back' THEN g.lost ELSE 0 END,
-             CASE g.reason WHEN 'handed_back' THEN NULL WHEN 'elsewhere' THEN 'blocked' ELSE g.reason END, coalesce(g.error, g.last_error), g.objects, g.bytes
-        FROM gone g
-    )
-    SELECT g.id FROM gone g;
-    GET DIAGNOSTICS settled_now = ROW_COUNT;
-    left_over := left_over - settled_now;
-    EXIT WHEN left_over = 0;
-  END LOOP;
+  WITH gone AS (
+    DELETE FROM afterdelete.running_file_cleanup r
+     USING unnest(ids, claims, reasons, delays, errors, objects, bytes) AS s (id, claim, reason, delay, error, objects, bytes)
+     WHERE r.id = ANY (ids) AND r.id = s.id AND r.claim = s.claim
+    RETURNING r.*, s.reason, s.delay, s.error, s.objects, s.bytes
+  ), back AS (
+    -- A row that its worker brought back in good order did not kill it: lost starts anew.
+    INSERT INTO afterdelete.pending_file_cleanup (id, target, run_at, created_at, first_due_at, prune_parents, source, actor,
+           attempt, lost, put_back, last_error, objects_deleted, bytes_freed)
+    SELECT g.id, g.target, clock_timestamp() + g.delay * interval '1 millisecond', g.created_at, g.first_due_at,
+           g.prune_parents, g.source, g.actor,
+           CASE g.reason WHEN 'retry' THEN g.attempt + 1 ELSE g.attempt END,
+           CASE g.reason WHEN 'handed_back' THEN g.lost ELSE 0 END,
+           CASE g.reason WHEN 'handed_back' THEN NULL WHEN 'elsewhere' THEN 'blocked' ELSE g.reason END, coalesce(g.error, g.last_error), g.objects, g.bytes
+      FROM gone g
+  )
+  SELECT coalesce(array_agg(g.id), '{}') INTO done FROM gone g;
   PERFORM set_config('afterdelete.quiet', '', true);
+  RETURN afterdelete.not_among(ids, done);
 END
 $$;
 COMMENT ON FUNCTION afterdelete.settle_back(bigint[], bigint[], text[], double precision[], text[], bigint[], bigint[]) IS
   'Moves claimed rows back to pending: retry (an attempt), blocked, yielded, handed_back or elsewhere (none; blocked until the worker '
   'that serves its root takes it); delays in milliseconds. '
-  'Returns the ids that were still held under that claim.';
+  'Returns the ids that were no longer held under that claim.';
 
 CREATE FUNCTION afterdelete.settle_dead(worker_name text, ids bigint[], claims bigint[], errors text[], objects bigint[], bytes bigint[])
-RETURNS SETOF bigint LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+RETURNS bigint[] LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  settled_now integer;
-  left_over integer := cardinality(ids);
+  moment timestamptz := clock_timestamp();
+  done bigint[];
 BEGIN
-  FOR look IN 1..3 LOOP
-    RETURN QUERY
-    WITH settled AS MATERIALIZED (
-      SELECT held.tid, s.error, s.objects, s.bytes
-        FROM unnest(ids, claims, errors, objects, bytes) AS s (id, claim, error, objects, bytes)
-       CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
-                            WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) held
-    ), gone AS (
-      DELETE FROM afterdelete.running_file_cleanup r USING settled s WHERE r.ctid = s.tid
-      RETURNING r.*, s.error, s.objects, s.bytes
-    ), dead AS (
-      INSERT INTO afterdelete.dead_file_cleanup (id, target, prune_parents, source, actor, attempt, lost, last_error,
-             objects_deleted, bytes_freed, created_at, first_due_at, died_at, worker)
-      SELECT g.id, g.target, g.prune_parents, g.source, g.actor, g.attempt + 1, g.lost, g.error, g.objects, g.bytes,
-             g.created_at, g.first_due_at, clock_timestamp(), worker_name
-        FROM gone g
-    )
-    SELECT g.id FROM gone g;
-    GET DIAGNOSTICS settled_now = ROW_COUNT;
-    left_over := left_over - settled_now;
-    EXIT WHEN left_over = 0;
-  END LOOP;
+  WITH gone AS (
+    DELETE FROM afterdelete.running_file_cleanup r
+     USING unnest(ids, claims, errors, objects, bytes) AS s (id, claim, error, objects, bytes)
+     WHERE r.id = ANY (ids) AND r.id = s.id AND r.claim = s.claim
+    RETURNING r.*, s.error, s.objects, s.bytes
+  ), dead AS (
+    INSERT INTO afterdelete.dead_file_cleanup (id, target, prune_parents, source, actor, attempt, lost, last_error,
+           objects_deleted, bytes_freed, created_at, first_due_at, died_at, worker)
+    SELECT g.id, g.target, g.prune_parents, g.source, g.actor, g.attempt + 1, g.lost, g.error, g.objects, g.bytes,
+           g.created_at, g.first_due_at, moment, worker_name
+      FROM gone g
+  )
+  SELECT coalesce(array_agg(g.id), '{}') INTO done FROM gone g;
+  RETURN afterdelete.not_among(ids, done);
 END
 $$;
 COMMENT ON FUNCTION afterdelete.settle_dead(text, bigint[], bigint[], text[], bigint[], bigint[]) IS
-  'Dead-letters claimed rows. Returns the ids that were still held under that claim.';
+  'Dead-letters claimed rows. Returns the ids that were no longer held under that claim.';
 
 CREATE FUNCTION afterdelete.progress(ids bigint[], claims bigint[], objects bigint[], bytes bigint[]) RETURNS void LANGUAGE sql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
-  WITH held AS MATERIALIZED (
-    SELECT h.tid, s.objects, s.bytes
-      FROM unnest(ids, claims, objects, bytes) AS s (id, claim, objects, bytes)
-     CROSS JOIN LATERAL (SELECT r.ctid AS tid FROM afterdelete.running_file_cleanup r
-                          WHERE r.id = s.id AND r.claim = s.claim OFFSET 0) h
-  )
-  UPDATE afterdelete.running_file_cleanup r SET objects_deleted = held.objects, bytes_freed = held.bytes
-    FROM held WHERE r.ctid = held.tid
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off SET enable_mergejoin = off SET jit = off AS $$
+  UPDATE afterdelete.running_file_cleanup r SET objects_deleted = s.objects, bytes_freed = s.bytes
+    FROM unnest(ids, claims, objects, bytes) AS s (id, claim, objects, bytes)
+   WHERE r.id = ANY (ids) AND r.id = s.id AND r.claim = s.claim
 $$;
 COMMENT ON FUNCTION afterdelete.progress(bigint[], bigint[], bigint[], bigint[]) IS
   'Stores how far running rows have come, so that it is not forgotten when their worker vanishes.';

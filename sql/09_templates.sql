@@ -71,7 +71,8 @@ COMMENT ON FUNCTION afterdelete.broken_rule(text) IS 'The first rule of afterdel
 -- For file: the host and a trailing slash make no difference to the guard.
 CREATE FUNCTION afterdelete.guarded_form(target text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
   CASE WHEN left(target, 7) = 'file://'
-       THEN 'file://' || regexp_replace(substr(target, 7 + strpos(substr(target, 8), '/')), '/$', '')
+       THEN 'file://' || substr(target, 7 + strpos(substr(target, 8), '/'),
+                                CASE WHEN right(target, 1) = '/' THEN length(target) - 7 - strpos(substr(target, 8), '/') ELSE length(target) END)
        ELSE target END;
 COMMENT ON FUNCTION afterdelete.guarded_form(text) IS 'A target as the guard compares it: for file: without host and trailing slash.';
 

@@ -45,7 +45,7 @@ BEGIN
     ELSE
       nth := nth + 1;
       pattern := pattern || (SELECT CASE WHEN c.rooted THEN '(/.+)' WHEN c.slashes THEN '(.+)'
-                                         WHEN c.kind = 'integer' THEN '(-?[0-9]{1,19})'
+                                         WHEN c.kind = 'integer' THEN '(-?[0-9]+)'
                                          WHEN c.kind = 'numeric' THEN '(-?[0-9]+(?:\.[0-9]+)?|NaN|-?Infinity)'
                                          WHEN c.kind = 'uuid' THEN '([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})'
                                          WHEN c.kind = 'boolean' THEN '(true|false)'
@@ -81,7 +81,7 @@ COMMENT ON FUNCTION afterdelete.is_unambiguous(afterdelete.watched, text) IS 'Wh
 -- A column compared with the value that stood in its place. The types have patterns of their own, so that no cast fails.
 CREATE FUNCTION afterdelete.lookup(name text, kind text, value text, slash boolean) RETURNS text LANGUAGE sql IMMUTABLE RETURN
   CASE kind
-    WHEN 'integer' THEN format('t.%1$I = CASE WHEN %2$s::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN %2$s::bigint END', name, value)
+    WHEN 'integer' THEN format('t.%1$I = CASE WHEN length(%2$s) <= 18 THEN %2$s::bigint WHEN %2$s::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN %2$s::bigint END', name, value)
     WHEN 'enum' THEN CASE WHEN slash THEN NULL ELSE format('concat(t.%I) = %s', name, value) END
     WHEN 'text' THEN CASE WHEN slash THEN format('t.%I = ANY (ARRAY[%2$s, %2$s || ''/''])', name, value) ELSE format('t.%I = %s', name, value) END
     ELSE format('t.%I = %s::%s', name, value, kind) END;
@@ -114,12 +114,38 @@ CREATE FUNCTION afterdelete.holding_rows(w afterdelete.watched, form text) RETUR
 $$;
 COMMENT ON FUNCTION afterdelete.holding_rows(afterdelete.watched, text) IS 'The subquery for the rows that hold, with their key, what they hold, and that in the guard''s form.';
 
-CREATE FUNCTION afterdelete.exact_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
+-- With one placeholder there is no need to match each target with a regular expression, which would be most of the work: what
+-- stands between what is before and behind it is the value. Whether it is right shows when what is found is rendered.
+CREATE FUNCTION afterdelete.single_value(kind text, value text, slash boolean) RETURNS text LANGUAGE sql IMMUTABLE RETURN
+  CASE kind
+    WHEN 'integer' THEN format('SELECT CASE WHEN %1$s ~ ''^-?[0-9]+$'' THEN CASE WHEN length(%1$s) <= 18 THEN %1$s::bigint '
+                               'WHEN %1$s::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN %1$s::bigint END END', value)
+    WHEN 'uuid' THEN format('SELECT CASE WHEN %1$s LIKE ''________-____-____-____-____________'' AND translate(%1$s, ''0123456789abcdef'', '''') = ''----'' '
+                            'THEN %1$s::uuid END', value)
+    WHEN 'text' THEN format(CASE WHEN slash THEN 'SELECT %1$s UNION ALL SELECT %1$s || ''/''' ELSE 'SELECT %1$s' END, value) END;
+COMMENT ON FUNCTION afterdelete.single_value(text, text, boolean) IS
+  'The query for the value, or values, of the only placeholder of a template; NULL for kinds of columns that are looked up otherwise.';
+
+CREATE FUNCTION afterdelete.single_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '
+                'FROM (SELECT * FROM %s t WHERE t.%I = ANY (ARRAY(SELECT s.value FROM unnest($2::text[]) AS u (form) CROSS JOIN LATERAL (%s) AS s (value)))) t '
+                'JOIN unnest($1::integer[], $2::text[]) AS a (n, form) ON a.form = t."afterdelete form"',
+                afterdelete.holding_rows(w, form), min(c.name),
+                afterdelete.single_value(min(c.kind), format('substr(u.form, %s, greatest(0, length(u.form) - %s))', 1 + length(min(p.piece[1])), length(min(p.piece[1])) + length(min(p.piece[2]))),
+                                         form LIKE E'file://%\x02' AND bool_or(c.slashes)))
+    FROM regexp_matches(form, E'^([^\x01-\x03]*)[\x01\x03][0-9]+\x02([^\x01-\x03]*)$') AS p (piece)
+   CROSS JOIN afterdelete.marked_columns(w, form) c
+  HAVING count(*) = 1 AND min(c.kind) IN ('integer', 'uuid', 'text')
+$$;
+COMMENT ON FUNCTION afterdelete.single_query(afterdelete.watched, text) IS
+  'The query for the rows that hold exactly some targets ($1 their numbers, $2 their forms), where the template has one placeholder; NULL where it has more.';
+
+CREATE FUNCTION afterdelete.exact_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT coalesce(afterdelete.single_query(w, form), format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '
                 'FROM (SELECT u.n, u.form, regexp_match(u.form, %L) AS v FROM unnest($1::integer[], $2::text[]) AS u (n, form) OFFSET 0) a '
                 'JOIN %s t ON %s t."afterdelete form" = a.form',
                 w.exact_pattern, afterdelete.holding_rows(w, form),
-                CASE WHEN afterdelete.is_unambiguous(w, form) THEN afterdelete.lookups(w, form, form LIKE 'file://%') || ' AND ' END)
+                CASE WHEN afterdelete.is_unambiguous(w, form) THEN afterdelete.lookups(w, form, form LIKE 'file://%') || ' AND ' END))
 $$;
 COMMENT ON FUNCTION afterdelete.exact_query(afterdelete.watched, text) IS 'The query for the rows that hold exactly some targets: $1 their numbers, $2 their forms.';
 

@@ -105,7 +105,12 @@ $$;
 COMMENT ON FUNCTION afterdelete.ask_guards(text[]) IS 'Which targets the guards declared by afterdelete.guard() block, and why. One that gives NULL blocks, too.';
 
 CREATE FUNCTION afterdelete.verdicts(targets text[], OUT n integer, OUT verdict text, OUT reason text) RETURNS SETOF record
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  -- Most databases have no guards of their own, and some no watches: then there is nothing to ask.
+  IF NOT EXISTS (SELECT FROM afterdelete.watched) AND NOT EXISTS (SELECT FROM afterdelete.custom_guard)
+     AND current_setting('transaction_isolation') = 'read committed' THEN RETURN; END IF;
+  RETURN QUERY
   SELECT DISTINCT ON (v.n) v.n, v.verdict, v.reason
     FROM (SELECT h.n, CASE WHEN h.exact THEN 'kept' ELSE 'blocked' END, CASE WHEN h.exact THEN 1 WHEN h.problem IS NULL THEN 2 ELSE 3 END,
                  coalesce(h.problem, CASE WHEN h.exact THEN format('%s %s holds it', h.relation, h.key)
@@ -113,6 +118,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
             FROM afterdelete.ask_holders(targets) h
           UNION ALL
           SELECT g.n, 'blocked', 4, g.reason FROM afterdelete.ask_guards(targets) g) AS v (n, verdict, rank, reason)
-   ORDER BY v.n, v.rank
+   ORDER BY v.n, v.rank;
+END
 $$;
 COMMENT ON FUNCTION afterdelete.verdicts(text[]) IS 'What the guard says of targets, by their number in the array: kept (a live row holds exactly this) or blocked, and why; nothing: free to go.';

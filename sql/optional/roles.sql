@@ -31,7 +31,7 @@ GRANT EXECUTE ON FUNCTION
   afterdelete.deregister(bigint), afterdelete.claim(bigint, text[], integer[], text[], timestamptz[]), afterdelete.mark(), afterdelete.claim_suspect(bigint, text[]),
   afterdelete.next_due(text[]), afterdelete.settle_done(text, boolean, bigint[], bigint[], text[], bigint[], bigint[], text[]),
   afterdelete.settle_back(bigint[], bigint[], text[], double precision[], text[], bigint[], bigint[]),
-  afterdelete.settle_dead(text, bigint[], bigint[], text[], bigint[], bigint[]),
+  afterdelete.settle_dead(text, bigint[], bigint[], text[], bigint[], bigint[]), afterdelete.microseconds(timestamptz), afterdelete.not_among(bigint[], bigint[]),
   afterdelete.progress(bigint[], bigint[], bigint[], bigint[]), afterdelete.maintain_history(), afterdelete.extend_watches(),
   afterdelete.spend(text, text[], integer[], bigint, interval), afterdelete.give_back(text, text[], integer[], timestamptz)
   TO afterdelete_worker;

@@ -1,5 +1,6 @@
 /** What a worker does with the outbox: register, claim, settle, keep its lease. One round trip a method. */
 import { sql } from 'kysely';
+import { storeOf } from '../target.ts';
 import type { Database } from './database.ts';
 import type { Backlog } from './schema.ts';
 
@@ -160,13 +161,19 @@ export class Outbox {
     floors: ReadonlyMap<string, number> = new Map(),
   ): Promise<Claimed> {
     const stores = [...rooms.keys()];
-    const { rows } = await sql<RawClaim | { id: null; store: string }>`
-      SELECT ${CLAIM_COLUMNS}, (1000000 * extract(epoch FROM c.due_at))::float8 AS due_at FROM afterdelete.claim(${worker}, ${stores}::text[], ${[...rooms.values()]}::int[], ${others}::text[],
+    const { rows } = await sql<RawClaim>`
+      SELECT * FROM afterdelete.claim(${worker}, ${stores}::text[], ${[...rooms.values()]}::int[], ${others}::text[],
         ARRAY(SELECT '1970-01-01 00:00:00Z'::timestamptz + f.at * interval '1 microsecond'
-                FROM unnest(${stores.map(store => floors.get(store) ?? null)}::bigint[]) WITH ORDINALITY AS f (at, n) ORDER BY f.n)) c
-      ORDER BY c.first_due_at, c.id`.execute(this.#db);
-    const paused = new Set(rows.filter(row => row.id === null).map(row => row.store));
-    return { rows: rows.filter((row): row is RawClaim => row.id !== null).map(claimedRow), paused };
+                FROM unnest(${stores.map(store => floors.get(store) ?? null)}::bigint[]) WITH ORDINALITY AS f (at, n) ORDER BY f.n))`.execute(
+      this.#db,
+    );
+    const claimed: ClaimedRow[] = [];
+    const paused = new Set<string>();
+    for (const row of rows) {
+      if (row.id === null) paused.add(row.target);
+      else claimed.push(claimedRow(row));
+    }
+    return { rows: claimed.sort(byAge), paused };
   }
 
   /** Sets a mark: what of the past is settled once all transactions of before have ended. */
@@ -182,9 +189,9 @@ export class Outbox {
   /** Claims one row that seems to kill its workers, for a worker that has nothing else in hand. */
   async claimSuspect(worker: string, stores: readonly string[]): Promise<ClaimedRow | undefined> {
     const { rows } = await sql<RawClaim>`
-      SELECT ${CLAIM_COLUMNS}, (1000000 * extract(epoch FROM c.claimed_at))::float8 AS due_at FROM afterdelete.claim_suspect(${worker}, ${stores}::text[]) c`.execute(
-      this.#db,
-    );
+      SELECT c.id, c.claim, c.target, afterdelete.microseconds(c.claimed_at) AS due_at, c.prune_parents, c.attempt, c.lost, c.objects_deleted,
+             c.bytes_freed, afterdelete.microseconds(c.claimed_at) - afterdelete.microseconds(c.first_due_at) AS waited
+        FROM afterdelete.claim_suspect(${worker}, ${stores}::text[]) c`.execute(this.#db);
     return rows.map(claimedRow)[0];
   }
 
@@ -193,14 +200,14 @@ export class Outbox {
    * never came. Returns how many.
    */
   async handBackStrays(worker: string, inHand: readonly Pick<ClaimedRow, 'id' | 'claim'>[]): Promise<number> {
-    const { rows } = await sql`
-      SELECT afterdelete.settle_back(array_agg(r.id), array_agg(r.claim), array_agg('handed_back'::text),
-               array_agg(0::double precision), array_agg(NULL::text), array_agg(r.objects_deleted), array_agg(r.bytes_freed))
+    const { rows } = await sql<{ n: number }>`
+      SELECT (count(*) - cardinality(afterdelete.settle_back(array_agg(r.id), array_agg(r.claim), array_agg('handed_back'::text),
+               array_agg(0::double precision), array_agg(NULL::text), array_agg(r.objects_deleted), array_agg(r.bytes_freed))))::int AS n
         FROM afterdelete.running_file_cleanup r
        WHERE r.worker = ${worker}
-         AND (r.id, r.claim) NOT IN (SELECT * FROM unnest(${inHand.map(row => row.id)}::bigint[], ${inHand.map(row => row.claim)}::bigint[]))
+         AND (r.id, r.claim) NOT IN (SELECT * FROM unnest(${plain(inHand.map(row => row.id))}::bigint[], ${plain(inHand.map(row => row.claim))}::bigint[]))
       HAVING count(*) > 0`.execute(this.#db);
-    return rows.length;
+    return rows[0]?.n ?? 0;
   }
 
   /** Milliseconds until the next row falls due that is not due now; undefined when none waits. */
@@ -214,38 +221,38 @@ export class Outbox {
   async progress(rows: readonly Settled[]): Promise<void> {
     if (rows.length === 0) return;
     await sql`SELECT afterdelete.progress(${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
-      ${rows.map(r => r.objects)}::bigint[], ${rows.map(r => r.bytes)}::bigint[])`.execute(this.#db);
+      ${objects(rows)}::bigint[], ${bytes(rows)}::bigint[])`.execute(this.#db);
   }
 
-  /** Ends rows and writes their audit trail. Returns the ids that the worker still held. */
+  /** Ends rows and writes their audit trail. Returns the ids that the worker did not hold any more. */
   async settleDone(
     worker: string,
     keep: boolean,
     rows: readonly (Settlement & { kind: 'done' })[],
   ): Promise<string[]> {
-    return await this.#settled(sql<{ id: string }>`
-      SELECT id FROM afterdelete.settle_done(${worker}, ${keep}, ${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
-        ${rows.map(r => r.outcome)}::text[], ${rows.map(r => r.objects)}::bigint[], ${rows.map(r => r.bytes)}::bigint[],
-        ${rows.map(r => storable(r.note))}::text[]) AS id`);
+    return await this.#settled(sql<Fenced>`
+      SELECT afterdelete.settle_done(${worker}, ${keep}, ${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
+        ${words(rows.map(r => r.outcome))}::text[], ${objects(rows)}::bigint[], ${bytes(rows)}::bigint[],
+        ${texts(rows.map(r => r.note))}::text[]) AS fenced`);
   }
 
-  /** Puts rows back to pending. Returns the ids that the worker still held. */
+  /** Puts rows back to pending. Returns the ids that the worker did not hold any more. */
   async settleBack(rows: readonly (Settlement & { kind: 'back' })[]): Promise<string[]> {
-    return await this.#settled(sql<{ id: string }>`
-      SELECT id FROM afterdelete.settle_back(${ids(rows)}::bigint[], ${claims(rows)}::bigint[], ${rows.map(r => r.reason)}::text[],
-        ${rows.map(r => r.delay)}::double precision[], ${rows.map(r => storable(r.error))}::text[], ${rows.map(r => r.objects)}::bigint[],
-        ${rows.map(r => r.bytes)}::bigint[]) AS id`);
+    return await this.#settled(sql<Fenced>`
+      SELECT afterdelete.settle_back(${ids(rows)}::bigint[], ${claims(rows)}::bigint[], ${words(rows.map(r => r.reason))}::text[],
+        ${rows.map(r => r.delay)}::double precision[], ${texts(rows.map(r => r.error))}::text[], ${objects(rows)}::bigint[],
+        ${bytes(rows)}::bigint[]) AS fenced`);
   }
 
-  /** Dead-letters rows. Returns the ids that the worker still held. */
+  /** Dead-letters rows. Returns the ids that the worker did not hold any more. */
   async settleDead(worker: string, rows: readonly (Settlement & { kind: 'dead' })[]): Promise<string[]> {
-    return await this.#settled(sql<{ id: string }>`
-      SELECT id FROM afterdelete.settle_dead(${worker}, ${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
-        ${rows.map(r => storable(r.error))}::text[], ${rows.map(r => r.objects)}::bigint[], ${rows.map(r => r.bytes)}::bigint[]) AS id`);
+    return await this.#settled(sql<Fenced>`
+      SELECT afterdelete.settle_dead(${worker}, ${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
+        ${texts(rows.map(r => r.error))}::text[], ${objects(rows)}::bigint[], ${bytes(rows)}::bigint[]) AS fenced`);
   }
 
-  async #settled(query: ReturnType<typeof sql<{ id: string }>>): Promise<string[]> {
-    return (await query.execute(this.#db)).rows.map(row => row.id);
+  async #settled(query: ReturnType<typeof sql<Fenced>>): Promise<string[]> {
+    return ((await query.execute(this.#db)).rows[0] as Fenced).fenced;
   }
 
   /** Puts on record which stores this worker leaves alone, in place of what stood there. */
@@ -336,39 +343,44 @@ export class Outbox {
   }
 }
 
-interface RawClaim {
-  id: string;
-  claim: string;
-  target: string;
-  store: string;
-  prune_parents: number;
-  attempt: number;
-  lost: number;
-  objects_deleted: string | null;
-  bytes_freed: string | null;
-  waited: number;
-  due_at: number;
-}
-
-const CLAIM_COLUMNS =
-  sql.raw(`c.id, c.claim, c.target, c.store, c.prune_parents, c.attempt, c.lost, c.objects_deleted, c.bytes_freed,
-  (1000 * extract(epoch FROM c.claimed_at - c.first_due_at))::double precision AS waited`);
+/** Of what `afterdelete.claim()` answers, a column is null where the row is as it was written. */
+type RawClaim = {
+  readonly claim: string;
+  /** Of a row without an id: the store that is paused. */
+  readonly target: string;
+  readonly due_at: string;
+  readonly waited: string;
+  readonly prune_parents: number | null;
+  readonly attempt: number | null;
+  readonly lost: number | null;
+  readonly objects_deleted: string | null;
+  readonly bytes_freed: string | null;
+} & ({ readonly id: string } | { readonly id: null });
 
 function claimedRow(row: RawClaim): ClaimedRow {
   return {
-    id: row.id,
+    id: row.id as string,
     claim: row.claim,
     target: row.target,
-    store: row.store,
-    pruneParents: row.prune_parents,
-    attempt: row.attempt,
-    lost: row.lost,
+    store: storeOf(row.target),
+    pruneParents: row.prune_parents ?? 0,
+    attempt: row.attempt ?? 0,
+    lost: row.lost ?? 0,
     objects: optional(row.objects_deleted),
     bytes: optional(row.bytes_freed),
-    waited: row.waited,
+    waited: Number(row.waited) / 1_000,
     claimedAt: performance.now(),
-    dueAt: row.due_at,
+    dueAt: Number(row.due_at),
   };
+}
+
+/** Due longest first; then in the order in which they were written. */
+function byAge(a: ClaimedRow, b: ClaimedRow): number {
+  return b.waited - a.waited || a.id.length - b.id.length || (a.id < b.id ? -1 : 1);
+}
+
+interface Fenced {
+  readonly fenced: string[];
 }
 
 /** Longest message that is kept, in characters. */
@@ -381,5 +393,18 @@ function storable(text: string | null): string | null {
   return cut.replaceAll('\0', '\ufffd').toWellFormed();
 }
 
-const ids = (rows: readonly Settled[]) => rows.map(r => r.row.id);
-const claims = (rows: readonly Settled[]) => rows.map(r => r.row.claim);
+/**
+ * Arrays as PostgreSQL reads them, of numbers and plain words, which nothing in needs to be quoted: pg looks at each element
+ * for that, which for a thousand rows is more work than all else that is done for them here.
+ */
+const plain = (values: readonly (string | number | null)[]) =>
+  // unnest() fills up what is missing with NULL.
+  values.every(value => value === null) ? '{}' : `{${values.map(value => value ?? 'NULL').join()}}`;
+const words: (values: readonly string[]) => string = plain;
+const ids = (rows: readonly Settled[]) => plain(rows.map(r => r.row.id));
+const claims = (rows: readonly Settled[]) => plain(rows.map(r => r.row.claim));
+const objects = (rows: readonly Settled[]) => plain(rows.map(r => r.objects));
+const bytes = (rows: readonly Settled[]) => plain(rows.map(r => r.bytes));
+/** Messages, if there are any. */
+const texts = (values: readonly (string | null)[]) =>
+  values.every(value => value === null) ? '{}' : values.map(storable);

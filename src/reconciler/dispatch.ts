@@ -56,7 +56,7 @@ export interface Dispatched {
 
 export async function dispatch(batch: readonly Cleanup[], options: DispatchOptions): Promise<Dispatched> {
   // Pruning deletes, too: the parents are asked about in the same breath.
-  const parents = [...new Set(batch.flatMap(parentsOf))];
+  const parents = [...new Set(batch.filter(({ pruneParents }) => pruneParents > 0).flatMap(parentsOf))];
   const answers = await askGuard([...batch.map(cleanup => cleanup.target.text), ...parents], options);
   const verdicts = answers.slice(0, batch.length);
   const prunable = new Set(parents.filter((_, i) => answers[batch.length + i]?.verdict === 'go'));

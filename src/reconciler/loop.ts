@@ -69,6 +69,12 @@ export class Loop {
     return this.#trouble;
   }
 
+  /** A writer has notified. */
+  notified(): void {
+    this.#linger.notified();
+    this.#options.signal.ring('ring');
+  }
+
   /** Rows wait that must run with nothing else in hand. */
   suspect(): void {
     if (this.#suspects) return;

@@ -150,7 +150,7 @@ export class Reconciler {
       onRing: payload => {
         // A store was paused or resumed: the heartbeat's round reads which.
         if (payload === 'pauses') void this.#lease.beat();
-        this.#signal.ring('ring');
+        this.#loop.notified();
       },
       onListening: (listening, reason) => {
         if (listening) this.events.emit('listen_restored');

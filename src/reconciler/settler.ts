@@ -15,8 +15,8 @@ export interface SettlerOptions {
   readonly onTrouble: (doing: string, error: unknown) => void;
 }
 
-const MOST_ROWS = 1_000;
-const FLUSH_ROWS = 500;
+const MOST_ROWS = 2_000;
+const FLUSH_ROWS = 1_000;
 const FLUSH_MS = 5;
 const RETRY_MIN = 50;
 const RETRY_MAX = 2_000;
@@ -94,10 +94,10 @@ export class Settler {
       wait = Math.min(2 * wait, RETRY_MAX)
     ) {
       try {
-        const held = new Set(await write(rows));
+        const fenced = new Set(await write(rows));
         if (generation !== this.#generation) return;
         // A try whose answer was lost may have been committed: then these rows are settled, and by us.
-        for (const row of rows) this.#options.onSettled(row, doubtful || held.has(row.row.id));
+        for (const row of rows) this.#options.onSettled(row, doubtful || !fenced.has(row.row.id));
         return;
       } catch (error) {
         if (generation !== this.#generation) return;

@@ -45,7 +45,7 @@ describe('claim()', () => {
     ]);
     const of = (store: string) =>
       rows
-        .filter(row => row.store === store)
+        .filter(row => row.target.startsWith(`${store}/`))
         .map(row => row.target)
         .sort();
     expect(of(STORE)).toEqual(['fake://store/18', 'fake://store/19', 'fake://store/20']);

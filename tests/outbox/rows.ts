@@ -111,11 +111,15 @@ export async function claim(
   room = 1000,
   stores: readonly string[] = [STORE],
 ): Promise<Running[]> {
-  return await db.sql<Running>('SELECT * FROM afterdelete.claim($1, $2, $3) ORDER BY first_due_at, id', [
+  const rows = await db.sql<{ id: string }>('SELECT id FROM afterdelete.claim($1, $2, $3)', [
     worker,
     stores,
     stores.map(() => room),
   ]);
+  return await db.sql<Running>(
+    'SELECT * FROM afterdelete.running_file_cleanup WHERE id = ANY ($1) ORDER BY first_due_at, id',
+    [rows.map(row => row.id)],
+  );
 }
 
 /** Writes so many rows, `fake://store/1` and on; due now, or later than now by the interval. */
@@ -166,13 +170,17 @@ export async function settleDone(
   db: Pick<TestDatabase, 'sql'>,
   rows: readonly Pick<Running, 'id' | 'claim'>[],
 ): Promise<string[]> {
-  const settled = await db.sql<{ id: string }>(
-    `SELECT id FROM afterdelete.settle_done('w', true, $1, $2, array_fill('deleted'::text, ARRAY[$3::int]),
-       array_fill(1::bigint, ARRAY[$3::int]), array_fill(10::bigint, ARRAY[$3::int]), array_fill(NULL::text, ARRAY[$3::int])) AS id`,
+  const fenced = await value<string[]>(
+    db,
+    `SELECT afterdelete.settle_done('w', true, $1, $2, array_fill('deleted'::text, ARRAY[$3::int]),
+       array_fill(1::bigint, ARRAY[$3::int]), array_fill(10::bigint, ARRAY[$3::int]), array_fill(NULL::text, ARRAY[$3::int]))`,
     [rows.map(row => row.id), rows.map(row => row.claim), rows.length],
   );
-  return settled.map(row => row.id);
+  return heldOf(rows, fenced);
 }
+
+const heldOf = (rows: readonly Pick<Running, 'id'>[], fenced: readonly string[]) =>
+  [...new Set(rows.map(row => row.id))].filter(id => !fenced.includes(id));
 
 export interface Back {
   readonly reason?: string;
@@ -190,19 +198,16 @@ export async function settleBack(
   back: Back = {},
 ): Promise<string[]> {
   const { reason = 'retry', delay = 0, error = null, objects = null, bytes = null } = back;
-  const settled = await db.sql<{ id: string }>(
-    'SELECT id FROM afterdelete.settle_back($1, $2, $3, $4, $5, $6, $7) AS id',
-    [
-      rows.map(row => row.id),
-      rows.map(row => row.claim),
-      rows.map(() => reason),
-      rows.map(() => delay),
-      rows.map(() => error),
-      rows.map(() => objects),
-      rows.map(() => bytes),
-    ],
-  );
-  return settled.map(row => row.id);
+  const fenced = await value<string[]>(db, 'SELECT afterdelete.settle_back($1, $2, $3, $4, $5, $6, $7)', [
+    rows.map(row => row.id),
+    rows.map(row => row.claim),
+    rows.map(() => reason),
+    rows.map(() => delay),
+    rows.map(() => error),
+    rows.map(() => objects),
+    rows.map(() => bytes),
+  ]);
+  return heldOf(rows, fenced);
 }
 
 export async function settleDead(
@@ -210,17 +215,14 @@ export async function settleDead(
   rows: readonly Pick<Running, 'id' | 'claim'>[],
   error = 'access denied',
 ): Promise<string[]> {
-  const settled = await db.sql<{ id: string }>(
-    "SELECT id FROM afterdelete.settle_dead('w', $1, $2, $3, $4, $5) AS id",
-    [
-      rows.map(r => r.id),
-      rows.map(r => r.claim),
-      rows.map(() => error),
-      rows.map(() => 1),
-      rows.map(() => 10),
-    ],
-  );
-  return settled.map(row => row.id);
+  const fenced = await value<string[]>(db, "SELECT afterdelete.settle_dead('w', $1, $2, $3, $4, $5)", [
+    rows.map(r => r.id),
+    rows.map(r => r.claim),
+    rows.map(() => error),
+    rows.map(() => 1),
+    rows.map(() => 10),
+  ]);
+  return heldOf(rows, fenced);
 }
 
 /** One row that has died, with its id. */

@@ -59,7 +59,7 @@ describe('settle_done()', () => {
       "SELECT id FROM afterdelete.settle_done('gpu-01/7', true, $1, $2, ARRAY['absent'], ARRAY[0], ARRAY[NULL::bigint], ARRAY['was already gone']) AS id",
       [[row.id], [row.claim]],
     );
-    expect(ids).toEqual([{ id: row.id }]);
+    expect(ids).toEqual([{ id: [] }]);
     expect(only(await db.sql('SELECT * FROM afterdelete.done_file_cleanup'))).toMatchObject({
       id: row.id,
       target: 'file:///a/b',

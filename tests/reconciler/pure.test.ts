@@ -212,6 +212,37 @@ it('the linger ends NOTIFY while rows come fast, and not when they come slowly',
   expect(linger.pause).toBe(0);
 });
 
+it('the linger ends NOTIFY while writers notify fast, for longer, though other daemons have their rows', () => {
+  const clock = { now: 0 };
+  const linger = new Linger(() => clock.now);
+  for (let i = 0; i < 25; i++) {
+    linger.notified();
+    linger.claimed(1);
+  }
+  // A row that was claimed was notified, too: that is one, not two.
+  expect(linger.pause).toBe(0);
+  linger.notified();
+  expect(linger.pause).toBeGreaterThan(0);
+  // Nobody notifies it of anything now. Were it to arm at once, writers would pay again.
+  clock.now += 900;
+  expect(linger.pause).toBeGreaterThan(0);
+  clock.now += 200;
+  expect(linger.pause).toBe(0);
+  // Still so fast: this time for longer.
+  for (let i = 0; i < 26; i++) linger.notified();
+  expect(linger.pause).toBeGreaterThan(0);
+  clock.now += 1_900;
+  expect(linger.pause).toBeGreaterThan(0);
+  clock.now += 60_000;
+  expect(linger.pause).toBe(0);
+  // Slowly: a notification every 20 ms.
+  for (let i = 0; i < 1_000; i++) {
+    clock.now += 20;
+    linger.notified();
+    expect(linger.pause).toBe(0);
+  }
+});
+
 it('a signal that rings while nobody waits ends the next wait', async () => {
   const signal = new Signal<string>();
   signal.ring('a');

@@ -3,15 +3,13 @@
  * crashed once in between. At the end every target is gone, each row stands once in the audit trail, none is dead, and
  * what lies beside the targets is untouched. The suite plays it small, `bench/chaos.ts` in full.
  */
-import type { ChildProcess } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { migrate } from '../../src/outbox/migrate.ts';
 import { type S3Server, startS3Server } from '../s3-server/server.ts';
-import { spawnCommand } from './command.ts';
 import { openTestDatabase } from './database.ts';
+import { Fleet } from './fleet.ts';
 import { startPostgres } from './postgres.ts';
 
 export interface ChaosOptions {
@@ -111,7 +109,7 @@ export async function playChaos(options: ChaosOptions): Promise<ChaosReport> {
   const s3 = await startS3Server({ buckets: [BUCKET] });
   // A request takes its time, as it does over a network.
   s3.faults.latency(40);
-  const daemons = new Set<ChildProcess>();
+  let fleet: Fleet | undefined;
   const db = openTestDatabase(server.url(), 'postgres');
   let over = false;
   let kills = 0;
@@ -120,55 +118,32 @@ export async function playChaos(options: ChaosOptions): Promise<ChaosReport> {
     await migrate(server.url());
     const world = createWorld(directory, s3, options.rows);
     log(`${options.rows} targets written`);
-    const start = () => {
-      const daemon = spawnCommand(['run'], {
-        env: {
-          DATABASE_URL: server.url(),
-          AFTERDELETE_ROOTS: `${world.root} s3://${BUCKET}/`,
-          AFTERDELETE_HTTP: 'off',
-          AFTERDELETE_LEASE: options.lease,
-          AFTERDELETE_LOG_LEVEL: 'warn',
-          // Slow enough for a kill to find work in hand.
-          AFTERDELETE_CONCURRENCY: '1',
-          AFTERDELETE_PREFETCH: '100',
-          AWS_ENDPOINT_URL_S3: s3.endpoint,
-          AWS_ACCESS_KEY_ID: s3.accessKeyId,
-          AWS_SECRET_ACCESS_KEY: s3.secretAccessKey,
-        },
-      });
-      daemons.add(daemon);
-      createInterface({ input: daemon.stdout }).on('line', line => {
-        const { event, moved } = JSON.parse(line) as { event?: string; moved?: number };
-        if (event === 'reaped') takenOver += moved ?? 0;
-      });
-      daemon.stderr.resume();
-      daemon.once('close', () => daemons.delete(daemon));
-    };
+    const daemons = new Fleet({
+      databaseUrl: server.url(),
+      roots: [world.root, `s3://${BUCKET}/`],
+      s3,
+      // Slow enough for a kill to find work in hand.
+      env: {
+        AFTERDELETE_LEASE: options.lease,
+        AFTERDELETE_CONCURRENCY: '1',
+        AFTERDELETE_PREFETCH: '100',
+      },
+      onLine: ({ event, moved }) => {
+        if (event === 'reaped') takenOver += Number(moved ?? 0);
+      },
+    });
+    fleet = daemons;
     const began = performance.now();
-    for (let i = 0; i < options.daemons; i++) start();
+    for (let i = 0; i < options.daemons; i++) daemons.start();
 
-    /** The daemon with most rows in hand, or any: a worker's name tells its process. */
-    const busiest = async () => {
-      const held =
-        'SELECT w.name FROM afterdelete.running_file_cleanup r JOIN afterdelete.worker w ON w.id = r.worker GROUP BY w.name ORDER BY count(*) DESC';
-      // PostgreSQL may be down just now.
-      const rows = await db.sql<{ name: string }>(held).catch(() => []);
-      const pids = rows.map(row => Number(row.name.split('/')[1]));
-      const [any] = daemons;
-      return (
-        pids
-          .map(pid => [...daemons].find(daemon => daemon.pid === pid))
-          .find(daemon => daemon !== undefined) ?? any
-      );
-    };
     const killing = (async () => {
       while (!over) {
         await pause(options.killEvery);
-        const victim = await busiest();
+        const victim = await daemons.busiest(db);
         if (over || victim === undefined) continue;
         victim.kill('SIGKILL');
         kills += 1;
-        start();
+        daemons.start();
       }
     })();
 
@@ -214,7 +189,7 @@ export async function playChaos(options: ChaosOptions): Promise<ChaosReport> {
     };
   } finally {
     over = true;
-    for (const daemon of daemons) daemon.kill('SIGKILL');
+    await fleet?.end();
     await db.close();
     await s3.stop();
     await server.destroy();

@@ -4,7 +4,8 @@ import { openDatabase } from '../../src/outbox/database.ts';
 import { Holders } from '../../src/outbox/holders.ts';
 import { parseTarget } from '../../src/target.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
-import { expectedVerdict, type Row, random, render, TABLE } from './oracle.ts';
+import { random } from '../support/random.ts';
+import { expectedVerdict, type Row, render, TABLE } from './oracle.ts';
 
 const TEMPLATES = [
   'file:///data/{a}/',
