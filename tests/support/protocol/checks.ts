@@ -1,6 +1,6 @@
 /** The invariants of docs/protocol.md, asked of what is committed, after every step. */
 import { allows, type Change, changes, type Deed, type DeedOf, reported, told } from './deeds.ts';
-import type { Snapshot } from './observer.ts';
+import type { Row, Snapshot } from './observer.ts';
 
 /** A rule of docs/protocol.md that was found broken. */
 export class Violation extends Error {
@@ -137,5 +137,8 @@ export function describe(deed: Deed): string {
 
 /** Which row, as it was due that time: what comes back is due anew. */
 export const dueKey = (row: { id: string; due: number | null }) => `${row.id} due ${row.due}`;
+
+/** Due within a minute: what is due later is due in an hour, and none of this run's business. */
+export const isSoon = (row: Row) => (row.due as number) < Date.now() * 1000 + 60e6;
 
 export { demand };

@@ -2,12 +2,13 @@
 import fc from 'fast-check';
 import { Violation } from './checks.ts';
 import type { Protocol } from './protocol.ts';
-import { type Step, script } from './steps.ts';
+import { script } from './script.ts';
+import type { Step } from './steps.ts';
 
 export interface SearchOptions {
   readonly runs: number;
   readonly seed: number;
-  /** Only this one of the runs, as a report names it. */
+  /** The first of these runs, as a report names it. */
   readonly path?: string;
   /** Longest to look for a simpler run that fails, in ms; 0: not at all. */
   readonly shrink: number;
@@ -18,15 +19,18 @@ export interface SearchOptions {
 export interface Found {
   /** The rule of docs/protocol.md that was broken; undefined where a statement failed. */
   readonly rule: string | undefined;
+  /** Of the run, to play it again. */
+  readonly path: string;
   /** With the seed, and the steps that lead there. */
   readonly report: string;
 }
 
-/** What every 150 runs must do at least once, or they show nothing; what comes by chance only is not among them. */
+/** What some hundred runs must do at least once, or they show nothing; what comes by chance only is not among them. */
 export const KINDS = [
   'a floor rose',
   'a key that somebody has',
   'a row that was locked lies below the floor',
+  'a settle behind progress',
   'a settle of what is not held',
   'armed',
   'claim from the cursor',
@@ -72,8 +76,9 @@ export async function search(protocol: Protocol, options: SearchOptions): Promis
   });
   if (!first.failed) return undefined;
   const rule = ruleOf(first.errorInstance);
-  const found = `run ${first.numRuns} of seed ${seed} failed (--seed ${seed} --path ${first.counterexamplePath}): ${told(first.errorInstance)}`;
-  if (shrink === 0) return { rule, report: found };
+  const again = first.counterexamplePath ?? '';
+  const found = `run ${first.numRuns} of seed ${seed} failed (--seed ${seed} --path ${again}): ${told(first.errorInstance)}`;
+  if (shrink === 0) return { rule, path: again, report: found };
   const steps = first.counterexample?.[0] ?? [];
   const { fewest, error } = await simplify(protocol, steps, rule, performance.now() + shrink);
   const report = [
@@ -81,7 +86,7 @@ export async function search(protocol: Protocol, options: SearchOptions): Promis
     error === undefined ? 'not again at once; it was:' : `again, in ${fewest.length} steps: ${told(error)}`,
     ...fewest.map(step => `  ${JSON.stringify(step)}`),
   ].join('\n');
-  return { rule, report };
+  return { rule, path: again, report };
 }
 
 const ruleOf = (error: unknown) => (error instanceof Violation ? error.rule : undefined);

@@ -1,4 +1,4 @@
-/** What a run consists of: steps of writers, workers, a reaper and an operator, in an order that is made up. */
+/** What a run consists of: steps of writers, workers, a reaper and an operator. */
 import fc from 'fast-check';
 
 export const STORES = ['fake://a', 'fake://b'] as const;
@@ -47,7 +47,7 @@ export type Step =
       readonly do: 'settle';
       readonly worker: number;
       readonly as: 'done' | 'retry' | 'blocked' | 'yielded' | 'handed_back' | 'elsewhere' | 'dead';
-      /** Which of the rows in hand, or (`late`) of all that it has ever had in hand. */
+      /** Which of the rows in hand, or (`late`) of all that it has ever had in hand; -1: the last. */
       readonly rows: readonly number[];
       readonly late: boolean;
       readonly objects: number;
@@ -83,7 +83,7 @@ export type Step =
       readonly pause: boolean;
       readonly hold: boolean;
     }
-  /** A transaction that is open goes on from its pause, or ends. */
+  /** A transaction that is open goes on from its pause, or ends; -1: the last of them in the order of `Stage.lanes`. */
   | { readonly do: 'end'; readonly lane: number; readonly how: End }
   /** The clock of the daemons, which their floors go by; in ms. */
   | { readonly do: 'tick'; readonly ms: number }
@@ -91,8 +91,8 @@ export type Step =
   | { readonly do: 'wait'; readonly ms: number }
   | { readonly do: 'pause a store' | 'resume a store'; readonly store: number };
 
-const nat = (max: number) => fc.integer({ min: 0, max });
-const worker = nat(WORKERS - 1);
+export const nat = (max: number) => fc.integer({ min: 0, max });
+export const worker = nat(WORKERS - 1);
 const writer = nat(WRITERS - 1);
 const store = fc.constantFrom(0, 0, 0, 1);
 const rarely = nat(5).map(n => n === 5);
@@ -101,7 +101,7 @@ const mostly = nat(3).map(n => n !== 3);
 const delay = fc.constantFrom(0, 0, 0, 0, 5, 10, 3_600_000);
 const isolation = fc.constantFrom('read committed', 'read committed', 'repeatable read');
 const is = <T extends string>(name: T) => fc.constant(name);
-const often = <T>(weight: number, arbitrary: fc.Arbitrary<T>) => ({ weight, arbitrary });
+export const often = <T>(weight: number, arbitrary: fc.Arbitrary<T>) => ({ weight, arbitrary });
 
 export const step: fc.Arbitrary<Step> = fc.oneof(
   often(
@@ -185,129 +185,3 @@ export const step: fc.Arbitrary<Step> = fc.oneof(
   often(8, fc.record({ do: is('tick'), ms: fc.constantFrom(250, 250, 250, 250, 300_000) })),
   often(3, fc.record({ do: fc.constantFrom('pause a store', 'resume a store'), store })),
 );
-
-const go = (of: number, more: Partial<Extract<Step, { do: 'go on' }>> = {}): Step => ({
-  do: 'go on',
-  worker: of,
-  room: 100,
-  pause: false,
-  hold: false,
-  mark: true,
-  ...more,
-});
-const write = (by: number, more: Partial<Extract<Step, { do: 'write' }>> = {}): Step => ({
-  do: 'write',
-  writer: by,
-  store: 0,
-  how: 'insert',
-  delay: 0,
-  isolation: 'read committed',
-  undone: false,
-  pause: false,
-  hold: false,
-  ...more,
-});
-const reap = (expired: number, pause: Extract<Step, { do: 'reap' }>['pause'] = 'no'): Step => ({
-  do: 'reap',
-  expired,
-  pause,
-  hold: pause !== 'no',
-});
-const settleDead = (by: number): Step => ({
-  do: 'settle',
-  worker: by,
-  as: 'dead',
-  rows: [0],
-  late: false,
-  objects: 1,
-  delay: 0,
-  pause: 'no',
-  hold: false,
-});
-const retry: Step = { do: 'operate', how: 'retry', row: 0, pause: false, hold: false };
-const mark = (by: number): Step => ({ do: 'mark', worker: by });
-const pauseStore: Step = { do: 'pause a store', store: 0 };
-const tick: Step = { do: 'tick', ms: 250 };
-/** Writers come first among what is open. */
-const endFirst = (how: End): Step => ({ do: 'end', lane: 0, how });
-const reaping = fc.constantFrom('no', 'before the workers', 'after the workers', 'before settling');
-const times = (n: number, some: Step): Step[] => Array.from({ length: n }, () => some);
-/** Marks and looks from the floor, so often that the floor may rise. */
-const rise = (by: number): Step[] => [tick, mark(by), go(by), tick, mark(by), go(by)];
-
-/** Beginnings of what chance alone would begin too rarely; other steps come before and behind, and take them elsewhere. */
-const opening: fc.Arbitrary<Step[]> = fc.oneof(
-  // A worker is reaped in the middle of its claim, which then commits.
-  fc
-    .tuple(worker, reaping)
-    .map(([w, pause]): Step[] => [write(0), go(w, { hold: true }), reap(w, pause), go(w)]),
-  // Rows in hand are somebody else's by now.
-  worker.map((w): Step[] => [write(0, { how: 'several' }), go(w), reap(w), go(1 - w)]),
-  // A transaction commits late, when floors may have risen past it; or while a claim looks.
-  fc
-    .tuple(worker, fc.boolean())
-    .map(([w, pause]): Step[] => [write(0, { hold: true, pause }), write(1), go(w), ...rise(w)]),
-  worker.map((w): Step[] => [
-    write(0, { hold: true }),
-    write(1),
-    go(w),
-    tick,
-    go(w, { hold: true }),
-    endFirst('commit'),
-    tick,
-    go(w),
-  ]),
-  // Beside a store that is paused the floors of others may rise.
-  worker.map((w): Step[] => [
-    write(0, { hold: true }),
-    write(1),
-    go(w),
-    endFirst('commit'),
-    pauseStore,
-    ...rise(w),
-  ]),
-  // A claim holds a row while the floor of somebody else rises past it, and is rolled back.
-  fc
-    .tuple(worker, fc.boolean())
-    .map(([w, abandon]): Step[] => [
-      write(0),
-      go(w),
-      write(0),
-      tick,
-      mark(w),
-      go(1 - w, { hold: true }),
-      ...(abandon ? [{ do: 'abandon', worker: 1 - w } as const] : []),
-      write(0),
-      go(w),
-      go(w),
-      endFirst('rollback'),
-    ]),
-  // A daemon goes to sleep, and somebody commits at any moment of it; or a row falls due; or its fellow vanishes.
-  fc
-    .tuple(worker, fc.boolean(), nat(5))
-    .map(([w, hold, n]): Step[] => [write(0, { hold }), ...times(n, go(w)), endFirst('commit')]),
-  worker.map((w): Step[] => [
-    write(0, { delay: 10 }),
-    go(w),
-    go(w),
-    go(w, { hold: true }),
-    { do: 'wait', ms: 12 },
-    go(w),
-    go(w),
-  ]),
-  fc.tuple(worker, nat(6)).map(([w, n]): Step[] => [write(0), go(w), ...times(n, go(1 - w)), reap(w)]),
-  worker.map((w): Step[] => [write(0), go(w), settleDead(w), retry]),
-);
-
-export const script = fc
-  .array(
-    fc.oneof(
-      often(
-        6,
-        step.map(one => [one]),
-      ),
-      often(1, opening),
-    ),
-    { minLength: 12, maxLength: 40, size: 'max' },
-  )
-  .map(parts => parts.flat());

@@ -1,4 +1,6 @@
 /** A daemon, taken apart: what its loop does is done a step at a time, with the real floors, outbox and wake-up. */
+
+import { isLeaseLost } from '../../../src/outbox/errors.ts';
 import type { ClaimedRow, Outbox } from '../../../src/outbox/outbox.ts';
 import { WakeUp } from '../../../src/outbox/wake.ts';
 import { Floors } from '../../../src/reconciler/floors.ts';
@@ -7,7 +9,7 @@ import { dueKey } from './checks.ts';
 import type { Deed, DeedOf } from './deeds.ts';
 import type { Lane } from './lane.ts';
 import type { Snapshot } from './observer.ts';
-import { STORES } from './steps.ts';
+import { type End, STORES } from './steps.ts';
 
 export interface WorkerOptions {
   readonly name: string;
@@ -18,6 +20,14 @@ export interface WorkerOptions {
   readonly broken: Breakage['actors'];
   readonly onRegistered: () => void;
   readonly saw: (what: string) => void;
+}
+
+/** How a transaction ended, and what is committed since. */
+export interface Ended {
+  readonly how: End;
+  readonly committed: boolean;
+  readonly error: unknown;
+  readonly now: Snapshot;
 }
 
 /** Where its loop stands: what comes next, see `src/reconciler/loop.ts`. */
@@ -138,6 +148,36 @@ export class Worker {
     if (!this.floors.wantsMark) return;
     this.floors.marked(await this.#options.outbox.mark());
     this.#options.saw('marked');
+  }
+
+  /** How a transaction of it ended. */
+  async heard(deed: Deed, { how, committed, error, now }: Ended): Promise<void> {
+    switch (deed.kind) {
+      case 'claim':
+      case 'claim a suspect':
+        if (this.abandoned === deed) return;
+        if (deed.worker !== this.id) return void this.ever.push(...(committed ? deed.rows : []));
+        if (isLeaseLost(error)) return await this.register();
+        if (how !== 'commit') return this.failed();
+        if (deed.kind === 'claim') return await this.claimed(deed, now);
+        this.hand.push(...deed.rows);
+        this.ever.push(...deed.rows);
+        return this.wake();
+      case 'settle': {
+        if (how !== 'commit') return;
+        if (deed.settled.length < new Set(deed.names).size) this.#options.saw('a settle of what is not held');
+        this.hand = this.hand.filter(row => !deed.settlements.some(s => s.row === row));
+        // Room came free, and what went back may be due soon.
+        if (this.isAsleep) this.wake();
+        return;
+      }
+      case 'heartbeat':
+        if (how === 'commit' && !deed.alive && deed.worker === this.id) await this.register();
+        return;
+      case 'deregister':
+        if (committed && deed.worker === this.id) await this.register();
+        return;
+    }
   }
 
   /** Its claim was committed, and it has heard of it. */
