@@ -53,6 +53,12 @@ export const BREAKAGES: Readonly<Record<string, Breakage>> = {
     breaks: ['a settle of what is held settles it'],
     seen: '1',
   },
+  'a settle that does not tell what it did not hold': {
+    sql: `
+      CREATE OR REPLACE FUNCTION afterdelete.not_among(ids bigint[], done bigint[]) RETURNS bigint[] LANGUAGE sql IMMUTABLE RETURN '{}'::bigint[]`,
+    breaks: ['moves'],
+    seen: '0',
+  },
   'a claim that does not hold its worker': {
     sql: rewritten('claim', 'FOR KEY SHARE', ''),
     breaks: ['a running row has a worker', 'lease'],
