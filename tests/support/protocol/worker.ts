@@ -167,8 +167,8 @@ export class Worker {
         if (how !== 'commit') return;
         if (deed.settled.length < new Set(deed.names).size) this.#options.saw('a settle of what is not held');
         this.hand = this.hand.filter(row => !deed.settlements.some(s => s.row === row));
-        // Room came free, and what went back may be due soon.
-        if (this.isAsleep) this.wake();
+        // What went back may be due soon. That room came free is no news to whom found nothing before it slept.
+        if (this.isAsleep && deed.settlements.some(s => s.kind === 'back')) this.wake();
         return;
       }
       case 'heartbeat':
