@@ -123,6 +123,8 @@ export class Lane {
   }
 
   async end(how: 'commit' | 'rollback'): Promise<void> {
+    // A statement that was in somebody's way, and not at its pause, may have ended by itself since: held twice, it would never go on.
+    await this.release();
     await this.#client.query(this.#error === undefined && how === 'commit' ? 'COMMIT' : 'ROLLBACK');
     this.deed = undefined;
     this.#error = undefined;
