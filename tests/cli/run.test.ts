@@ -70,7 +70,7 @@ describe('run', () => {
     });
     s3.buckets.put('bucket', 'results/a', 'content');
     let failures = 1;
-    s3.faults.perKey(() => (failures-- > 0 ? { code: 'InternalError' } : undefined));
+    s3.faults.perKey(() => (failures-- > 0 ? { code: 'OperationAborted' } : undefined));
     await db.sql("SELECT afterdelete.enqueue('s3://bucket/results/a')");
     const retry = await daemon.waitFor('cleanup_retry');
     expect(retry).toMatchObject({ id: '1', target: 's3://bucket/results/a', attempt: 1 });

@@ -115,13 +115,14 @@ it('some files are refused: the others are gone and counted; those go once they 
 it('a task that used to fail once and stay: cleanup_retry in the log, then cleanup_done', async () => {
   const scene = await openHeimdall();
   const dataset = await createDataset(scene);
-  scene.s3.faults.next(SLOW_DOWN, 1, ({ operation }) => operation === 'DeleteObjects');
+  const conflict = { ...SLOW_DOWN, status: 409, code: 'OperationAborted' };
+  scene.s3.faults.next(conflict, 1, ({ operation }) => operation === 'DeleteObjects');
   const daemon = startBuiltDaemon(scene);
   await deleteDataset(scene.heimdall, dataset.id);
   const target = `s3://${BUCKET}/${dataset.prefix}`;
   expect(await daemon.waitFor('cleanup_retry')).toMatchObject({
     target,
-    error: expect.stringContaining('SlowDown'),
+    error: expect.stringContaining('OperationAborted'),
     next_attempt_at: expect.any(String),
   });
   expect(await daemon.waitFor('cleanup_done', line => line.target === target)).toMatchObject({

@@ -81,7 +81,7 @@ describe('the clock of a machine that is wrong by an hour', () => {
     ).toEqual([{ rows: 200, ids: 200, workers: 2, well: true }]);
   });
 
-  it('costs one attempt where S3 refuses what is signed with it: its answer tells the right time', async () => {
+  it('costs nothing where S3 refuses what is signed with it: its answer tells the right time', async () => {
     const db = await createDatabase();
     const s3 = await startS3Server({ buckets: ['bucket'] });
     onTestFinished(() => s3.stop());
@@ -103,7 +103,7 @@ describe('the clock of a machine that is wrong by an hour', () => {
     await daemon.count('cleanup_done', 2);
     expect(s3.buckets.list('bucket', '')).toEqual(['b/kept']);
     expect(await db.sql('SELECT DISTINCT attempt FROM afterdelete.done_file_cleanup')).toEqual([
-      { attempt: 2 },
+      { attempt: 1 },
     ]);
   });
 });

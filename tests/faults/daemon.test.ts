@@ -45,7 +45,13 @@ async function catchInTheAct(daemon: Daemon, db: TestDatabase, disk: Disk): Prom
 /** Files left in the tree. */
 function filesIn(path: string): number {
   if (!existsSync(path)) return 0;
-  return readdirSync(path, { recursive: true, withFileTypes: true }).filter(entry => entry.isFile()).length;
+  try {
+    return readdirSync(path, { recursive: true, withFileTypes: true }).filter(entry => entry.isFile()).length;
+  } catch (error) {
+    // A directory that was just listed is gone.
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return filesIn(path);
+    throw error;
+  }
 }
 
 describe('SIGKILL in the middle of a tree', () => {

@@ -357,7 +357,9 @@ function giveUpFrom(first: number, left: Promise<unknown>[], disk: Disk): Contex
       if (calls < first) return context.call(work);
       const controller = new AbortController();
       const late = new StorageError('unavailable', 'no answer');
-      left.push(work(controller.signal));
+      const running = work(controller.signal);
+      running.catch(() => {});
+      left.push(running);
       controller.abort(late);
       return Promise.reject(late);
     },
