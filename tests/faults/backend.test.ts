@@ -38,7 +38,7 @@ async function setup(options: { lock: string; holdAfter?: number }) {
   const expectDone = async () => {
     await burst.expectDone();
     expect(lost).toEqual([]);
-    expect(await reconciler.ready()).toEqual({ ok: true });
+    await until(async () => (await reconciler.ready()).ok, 'the daemon to be ready');
   };
   return { db, burst, reconciler, troubles, lock, unlock, expectDone };
 }

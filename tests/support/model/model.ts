@@ -81,9 +81,10 @@ export async function openModel(url: string, directory: string): Promise<Model> 
   await Promise.all(sessions.map(session => session.connect()));
   const [first] = sessions as [Session, Session];
 
-  /** An hour goes by: what was delayed is due. */
+  /** An hour goes by: what was delayed is due. As for a row that is written, its time is taken after the transaction has its id. */
   const anHourLater = () =>
     control.query(`
+      SELECT pg_current_xact_id();
       UPDATE afterdelete.pending_file_cleanup SET run_at = clock_timestamp() WHERE due_at > clock_timestamp() AND put_back IS NULL;
       NOTIFY afterdelete`);
 
