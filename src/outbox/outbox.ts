@@ -1,31 +1,23 @@
 /** What a worker does with the outbox: register, claim, settle, keep its lease. One round trip a method. */
 import { sql } from 'kysely';
-import { storeOf } from '../target.ts';
 import type { Database } from './database.ts';
+import {
+  byAge,
+  bytes,
+  type ClaimedRow,
+  claimedRow,
+  claims,
+  ids,
+  objects,
+  plain,
+  type RawClaim,
+  type Settled,
+  type Settlement,
+  storable,
+  texts,
+  words,
+} from './rows.ts';
 import type { Backlog } from './schema.ts';
-
-/** A row that a worker has claimed. */
-export interface ClaimedRow {
-  readonly id: string;
-  /** Number of the claim: every later write names it. */
-  readonly claim: string;
-  readonly target: string;
-  readonly store: string;
-  readonly pruneParents: number;
-  /** Attempts that have failed so far. */
-  readonly attempt: number;
-  /** How often a worker vanished with it in hand. */
-  readonly lost: number;
-  /** What earlier slices and lost workers have deleted already. */
-  readonly objects: number | null;
-  readonly bytes: number | null;
-  /** From when it was first due until it was claimed, in ms; time of the database. */
-  readonly waited: number;
-  /** When this worker received it, on the clock of `performance.now()`. */
-  readonly claimedAt: number;
-  /** When it was due this time, in microseconds since 1970; time of the database. */
-  readonly dueAt: number;
-}
 
 /** What a claim brought. */
 export interface Claimed {
@@ -54,30 +46,6 @@ export interface Mark {
   readonly endedBelow: bigint;
 }
 
-/** What is put on record of a row; `objects` and `bytes` are totals over all its slices. */
-interface Settled {
-  readonly row: ClaimedRow;
-  readonly objects: number | null;
-  readonly bytes: number | null;
-}
-
-/** How a claimed row leaves the worker's hands. */
-export type Settlement =
-  | (Settled & {
-      readonly kind: 'done';
-      readonly outcome: 'deleted' | 'absent' | 'kept';
-      readonly note: string | null;
-    })
-  | (Settled & {
-      readonly kind: 'back';
-      /** `handed_back` leaves no trace; `retry` is an attempt; `elsewhere`: blocked until another worker takes it. */
-      readonly reason: 'retry' | 'blocked' | 'yielded' | 'handed_back' | 'elsewhere';
-      /** Until it may be claimed again, in ms. */
-      readonly delay: number;
-      readonly error: string | null;
-    })
-  | (Settled & { readonly kind: 'dead'; readonly error: string });
-
 export interface WorkerDescription {
   readonly name: string;
   readonly version: string;
@@ -104,7 +72,6 @@ export interface StorePause {
 }
 
 const milliseconds = (ms: number) => `${ms} milliseconds`;
-const optional = (value: string | null) => (value === null ? null : Number(value));
 
 export class Outbox {
   readonly #db: Database;
@@ -171,7 +138,7 @@ export class Outbox {
     const paused = new Set<string>();
     for (const row of rows) {
       if (row.id === null) paused.add(row.target);
-      else claimed.push(claimedRow(row));
+      else claimed.push(claimedRow(row.id, row));
     }
     return { rows: claimed.sort(byAge), paused };
   }
@@ -192,7 +159,8 @@ export class Outbox {
       SELECT c.id, c.claim, c.target, afterdelete.microseconds(c.claimed_at) AS due_at, c.prune_parents, c.attempt, c.lost, c.objects_deleted,
              c.bytes_freed, afterdelete.microseconds(c.claimed_at) - afterdelete.microseconds(c.first_due_at) AS waited
         FROM afterdelete.claim_suspect(${worker}, ${stores}::text[]) c`.execute(this.#db);
-    return rows.map(claimedRow)[0];
+    const [row] = rows;
+    return row?.id ? claimedRow(row.id, row) : undefined;
   }
 
   /**
@@ -343,68 +311,6 @@ export class Outbox {
   }
 }
 
-/** Of what `afterdelete.claim()` answers, a column is null where the row is as it was written. */
-type RawClaim = {
-  readonly claim: string;
-  /** Of a row without an id: the store that is paused. */
-  readonly target: string;
-  readonly due_at: string;
-  readonly waited: string;
-  readonly prune_parents: number | null;
-  readonly attempt: number | null;
-  readonly lost: number | null;
-  readonly objects_deleted: string | null;
-  readonly bytes_freed: string | null;
-} & ({ readonly id: string } | { readonly id: null });
-
-function claimedRow(row: RawClaim): ClaimedRow {
-  return {
-    id: row.id as string,
-    claim: row.claim,
-    target: row.target,
-    store: storeOf(row.target),
-    pruneParents: row.prune_parents ?? 0,
-    attempt: row.attempt ?? 0,
-    lost: row.lost ?? 0,
-    objects: optional(row.objects_deleted),
-    bytes: optional(row.bytes_freed),
-    waited: Number(row.waited) / 1_000,
-    claimedAt: performance.now(),
-    dueAt: Number(row.due_at),
-  };
-}
-
-/** Due longest first; then in the order in which they were written. */
-function byAge(a: ClaimedRow, b: ClaimedRow): number {
-  return b.waited - a.waited || a.id.length - b.id.length || (a.id < b.id ? -1 : 1);
-}
-
 interface Fenced {
   readonly fenced: string[];
 }
-
-/** Longest message that is kept, in characters. */
-const LONGEST_MESSAGE = 4_000;
-
-/** A message as PostgreSQL can store it: without NUL and lone surrogates, and not endless. */
-function storable(text: string | null): string | null {
-  if (text === null) return null;
-  const cut = text.length > LONGEST_MESSAGE ? `${text.slice(0, LONGEST_MESSAGE)}…` : text;
-  return cut.replaceAll('\0', '\ufffd').toWellFormed();
-}
-
-/**
- * Arrays as PostgreSQL reads them, of numbers and plain words, which nothing in needs to be quoted: pg looks at each element
- * for that, which for a thousand rows is more work than all else that is done for them here.
- */
-const plain = (values: readonly (string | number | null)[]) =>
-  // unnest() fills up what is missing with NULL.
-  values.every(value => value === null) ? '{}' : `{${values.map(value => value ?? 'NULL').join()}}`;
-const words: (values: readonly string[]) => string = plain;
-const ids = (rows: readonly Settled[]) => plain(rows.map(r => r.row.id));
-const claims = (rows: readonly Settled[]) => plain(rows.map(r => r.row.claim));
-const objects = (rows: readonly Settled[]) => plain(rows.map(r => r.objects));
-const bytes = (rows: readonly Settled[]) => plain(rows.map(r => r.bytes));
-/** Messages, if there are any. */
-const texts = (values: readonly (string | null)[]) =>
-  values.every(value => value === null) ? '{}' : values.map(storable);

@@ -1,6 +1,6 @@
 /** What an outcome means for the row: done, back to pending for a while, or dead. */
 import type { Receipt } from '../handlers/contract.ts';
-import type { ClaimedRow, Settlement } from '../outbox/outbox.ts';
+import type { ClaimedRow, Settlement } from '../outbox/rows.ts';
 import { type BackoffOptions, fullJitter } from './backoff.ts';
 import type { Outcome } from './dispatch.ts';
 

@@ -1,7 +1,7 @@
 /** Tells the world what has become of a row, once it is committed. */
 import type { EventEmitter } from 'node:events';
 import type { Receipt } from '../handlers/contract.ts';
-import type { Settlement } from '../outbox/outbox.ts';
+import type { Settlement } from '../outbox/rows.ts';
 import type { ReconcilerEvents } from './events.ts';
 
 export interface Run {

@@ -1,6 +1,7 @@
 /** Settles in batches: many rows, one round trip. It goes on trying while the lease lasts; nothing is dropped silently. */
 import { isDataError } from '../outbox/errors.ts';
-import type { Outbox, Settlement } from '../outbox/outbox.ts';
+import type { Outbox } from '../outbox/outbox.ts';
+import type { Settlement } from '../outbox/rows.ts';
 
 export interface SettlerOptions {
   readonly outbox: Pick<Outbox, 'settleDone' | 'settleBack' | 'settleDead'>;

@@ -2,7 +2,8 @@
 import type { EventEmitter } from 'node:events';
 import pLimit, { type LimitFunction } from 'p-limit';
 import { type Cleanup, type Context, type Handler, NOTHING, type Receipt } from '../handlers/contract.ts';
-import type { ClaimedRow, Outbox, Settlement, StorePause, WorkerPause } from '../outbox/outbox.ts';
+import type { Outbox, StorePause, WorkerPause } from '../outbox/outbox.ts';
+import type { ClaimedRow, Settlement } from '../outbox/rows.ts';
 import { parseTarget } from '../target.ts';
 import { formBatches } from './batch.ts';
 import { outsideMessage, rootOf } from './confine.ts';

@@ -1,7 +1,8 @@
 /** What a worker does with the outbox, as the program calls it. */
 import { describe, expect, it } from 'vitest';
 import { isDataError, isLeaseLost, isLockTimeout, isSchemaError } from '../../src/outbox/errors.ts';
-import type { ClaimedRow, Outbox } from '../../src/outbox/outbox.ts';
+import type { Outbox } from '../../src/outbox/outbox.ts';
+import type { ClaimedRow } from '../../src/outbox/rows.ts';
 import { createDatabase } from '../support/database.ts';
 import { expire, fileDatabase, fill, only, openOutbox, put, STORE, states, value } from './rows.ts';
 

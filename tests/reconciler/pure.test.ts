@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Result } from '../../src/handlers/contract.ts';
-import type { ClaimedRow } from '../../src/outbox/outbox.ts';
+import type { ClaimedRow } from '../../src/outbox/rows.ts';
 import { bound, fullJitter } from '../../src/reconciler/backoff.ts';
 import { formBatches } from '../../src/reconciler/batch.ts';
 import { Breaker } from '../../src/reconciler/breaker.ts';

@@ -1,5 +1,6 @@
 /** What a daemon does in a step: claims, settles, heartbeats, and what its loop does next. */
-import type { ClaimedRow, Outbox, Settlement } from '../../../src/outbox/outbox.ts';
+import type { Outbox } from '../../../src/outbox/outbox.ts';
+import type { ClaimedRow, Settlement } from '../../../src/outbox/rows.ts';
 import type { DeedOf } from './deeds.ts';
 import type { Stage } from './stage.ts';
 import { STORES, type Step } from './steps.ts';

@@ -1,5 +1,5 @@
 /** What a transaction does to cleanups, and what it may: each row moves only as the deed that commits allows. */
-import type { ClaimedRow, Settlement } from '../../../src/outbox/outbox.ts';
+import type { ClaimedRow, Settlement } from '../../../src/outbox/rows.ts';
 import type { Row, Snapshot } from './observer.ts';
 
 interface Common {

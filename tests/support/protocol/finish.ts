@@ -1,5 +1,5 @@
 /** The end of a run: all that is open ends, all that is due is done, and whoever settles once more changes nothing. */
-import type { ClaimedRow } from '../../../src/outbox/outbox.ts';
+import type { ClaimedRow } from '../../../src/outbox/rows.ts';
 import { reap } from './acts.ts';
 import { checkBetween } from './between.ts';
 import { demand, isSoon } from './checks.ts';

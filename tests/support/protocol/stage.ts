@@ -2,7 +2,8 @@
 import type { Database } from '../../../src/outbox/database.ts';
 import { openDatabase } from '../../../src/outbox/database.ts';
 import { isLeaseLost, isWrongState } from '../../../src/outbox/errors.ts';
-import { Outbox, type Settlement } from '../../../src/outbox/outbox.ts';
+import { Outbox } from '../../../src/outbox/outbox.ts';
+import type { Settlement } from '../../../src/outbox/rows.ts';
 import type { Breakage } from './breakages.ts';
 import {
   checkClaimed,

@@ -1,7 +1,8 @@
 /** A daemon, taken apart: what its loop does is done a step at a time, with the real floors, outbox and wake-up. */
 
 import { isLeaseLost } from '../../../src/outbox/errors.ts';
-import type { ClaimedRow, Outbox } from '../../../src/outbox/outbox.ts';
+import type { Outbox } from '../../../src/outbox/outbox.ts';
+import type { ClaimedRow } from '../../../src/outbox/rows.ts';
 import { WakeUp } from '../../../src/outbox/wake.ts';
 import { Floors } from '../../../src/reconciler/floors.ts';
 import type { Breakage } from './breakages.ts';

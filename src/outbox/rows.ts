@@ -1,0 +1,114 @@
+/** A row in a worker's hands: as a claim brings it, and as it leaves. Here it is put into what PostgreSQL reads and writes. */
+import { storeOf } from '../target.ts';
+
+/** A row that a worker has claimed. */
+export interface ClaimedRow {
+  readonly id: string;
+  /** Number of the claim: every later write names it. */
+  readonly claim: string;
+  readonly target: string;
+  readonly store: string;
+  readonly pruneParents: number;
+  /** Attempts that have failed so far. */
+  readonly attempt: number;
+  /** How often a worker vanished with it in hand. */
+  readonly lost: number;
+  /** What earlier slices and lost workers have deleted already. */
+  readonly objects: number | null;
+  readonly bytes: number | null;
+  /** From when it was first due until it was claimed, in ms; time of the database. */
+  readonly waited: number;
+  /** When this worker received it, on the clock of `performance.now()`. */
+  readonly claimedAt: number;
+  /** When it was due this time, in microseconds since 1970; time of the database. */
+  readonly dueAt: number;
+}
+
+/** What is put on record of a row; `objects` and `bytes` are totals over all its slices. */
+export interface Settled {
+  readonly row: ClaimedRow;
+  readonly objects: number | null;
+  readonly bytes: number | null;
+}
+
+/** How a claimed row leaves the worker's hands. */
+export type Settlement =
+  | (Settled & {
+      readonly kind: 'done';
+      readonly outcome: 'deleted' | 'absent' | 'kept';
+      readonly note: string | null;
+    })
+  | (Settled & {
+      readonly kind: 'back';
+      /** `handed_back` leaves no trace; `retry` is an attempt; `elsewhere`: blocked until another worker takes it. */
+      readonly reason: 'retry' | 'blocked' | 'yielded' | 'handed_back' | 'elsewhere';
+      /** Until it may be claimed again, in ms. */
+      readonly delay: number;
+      readonly error: string | null;
+    })
+  | (Settled & { readonly kind: 'dead'; readonly error: string });
+
+const optional = (value: string | null) => (value === null ? null : Number(value));
+
+/** Of what `afterdelete.claim()` answers, a column is null where the row is as it was written. */
+export interface RawClaim {
+  /** Null: the store `target` is paused, and was not looked at. */
+  readonly id: string | null;
+  readonly claim: string;
+  readonly target: string;
+  readonly due_at: string;
+  readonly waited: string;
+  readonly prune_parents: number | null;
+  readonly attempt: number | null;
+  readonly lost: number | null;
+  readonly objects_deleted: string | null;
+  readonly bytes_freed: string | null;
+}
+
+export function claimedRow(id: string, row: RawClaim): ClaimedRow {
+  return {
+    id,
+    claim: row.claim,
+    target: row.target,
+    store: storeOf(row.target),
+    pruneParents: row.prune_parents ?? 0,
+    attempt: row.attempt ?? 0,
+    lost: row.lost ?? 0,
+    objects: optional(row.objects_deleted),
+    bytes: optional(row.bytes_freed),
+    waited: Number(row.waited) / 1_000,
+    claimedAt: performance.now(),
+    dueAt: Number(row.due_at),
+  };
+}
+
+/** Due longest first; then in the order in which they were written. */
+export function byAge(a: ClaimedRow, b: ClaimedRow): number {
+  return b.waited - a.waited || a.id.length - b.id.length || (a.id < b.id ? -1 : 1);
+}
+
+/** Longest message that is kept, in characters. */
+const LONGEST_MESSAGE = 4_000;
+
+/** A message as PostgreSQL can store it: without NUL and lone surrogates, and not endless. */
+export function storable(text: string | null): string | null {
+  if (text === null) return null;
+  const cut = text.length > LONGEST_MESSAGE ? `${text.slice(0, LONGEST_MESSAGE)}…` : text;
+  return cut.replaceAll('\0', '\ufffd').toWellFormed();
+}
+
+/**
+ * Arrays as PostgreSQL reads them, of numbers and plain words, in which nothing needs to be quoted: pg looks at each element
+ * for that, which for a thousand rows is more work than all else that is done for them here.
+ */
+export const plain = (values: readonly (string | number | null)[]) =>
+  // unnest() fills up what is missing with NULL.
+  values.every(value => value === null) ? '{}' : `{${values.map(value => value ?? 'NULL').join()}}`;
+export const words: (values: readonly string[]) => string = plain;
+export const ids = (rows: readonly Settled[]) => plain(rows.map(r => r.row.id));
+export const claims = (rows: readonly Settled[]) => plain(rows.map(r => r.row.claim));
+export const objects = (rows: readonly Settled[]) => plain(rows.map(r => r.objects));
+export const bytes = (rows: readonly Settled[]) => plain(rows.map(r => r.bytes));
+/** Messages, if there are any. */
+export const texts = (values: readonly (string | null)[]) =>
+  values.every(value => value === null) ? '{}' : values.map(storable);
