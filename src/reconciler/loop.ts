@@ -31,6 +31,8 @@ export interface LoopOptions {
   readonly poll: number;
 }
 
+/** How long what was claimed has the database to itself, in ms. */
+const BEFORE_QUESTIONS = 2;
 /** Waits between tries to arm a store whose key somebody else has, in ms. */
 const ARM_MIN = 5;
 const ARM_FAST_MAX = 200;
@@ -131,7 +133,7 @@ export class Loop {
     // The ring that told of it was for those who waited in there.
     if (this.#tenure.ended) return;
 
-    const { full } = await this.claim();
+    const { rows, full } = await this.claim();
     if (this.#floors.wantsMark) this.#floors.marked(await this.#options.outbox.mark());
     if (full) {
       void wakeUp?.disarm();
@@ -147,6 +149,8 @@ export class Loop {
       await this.#sleep(pause);
       return;
     }
+    // What was claimed is begun first: the questions before a sleep would compete with the guard's.
+    if (rows > 0 && (await this.#options.signal.wait(BEFORE_QUESTIONS)) !== undefined) return;
     const served = [...this.#rooms().keys()];
     const armed = (await wakeUp?.arm(served)) ?? new Set();
     // In this order: a row that falls due after one question was asked is the answer to the next. The other way round,
