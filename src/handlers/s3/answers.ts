@@ -27,24 +27,50 @@ export function refuseStrangers(client: S3Client): void {
       const expected = ROOT_ELEMENT[context.commandName ?? ''];
       const response = result.response as { statusCode?: number; body?: unknown };
       const { statusCode = 0, body } = response;
-      if (expected === undefined || statusCode < 200 || statusCode > 299) return result;
-      const bytes = body instanceof Readable ? Buffer.concat(await body.toArray()) : Buffer.alloc(0);
-      const text = bytes.toString('utf8');
-      const [prologue, element = ''] = ROOT.exec(text.slice(0, 2000)) ?? ['', ''];
-      const isEmpty = element === '' && prologue.length === text.length;
+      if (expected === undefined) return result;
+      const bytes = await readBody(body, statusCode);
+      response.body = Readable.from([bytes]);
+      if (statusCode < 200 || statusCode > 299) return result;
+      const text = bytes.toString('utf8', 0, BEGINNING);
+      const [prologue, element = ''] = ROOT.exec(text) ?? ['', ''];
+      const isEmpty = element === '' && prologue.length === text.length && bytes.length <= BEGINNING;
       if (element === 'Error') {
         response.statusCode = 503;
       } else if (element !== expected || (expected === '' && !isEmpty)) {
         const error = new Error(
           `the answer is ${isEmpty ? 'empty' : `no ${expected || 'empty one'} but begins with ${JSON.stringify(text.slice(0, 60))}`}`,
         );
-        throw Object.assign(error, { $metadata: { httpStatusCode: statusCode } });
+        throw withStatus(error, statusCode);
       }
-      response.body = Readable.from([bytes]);
       return result;
     },
     { step: 'deserialize', priority: 'low', name: 'refuseStrangers' },
   );
+}
+
+/** No answer of S3 is longer, in bytes: a thousand keys of 1,024 bytes each, percent-encoded, are 3 MB. */
+const LONGEST = 64 << 20;
+/** Bytes of an answer in which its root element begins. */
+const BEGINNING = 2_000;
+
+/** What goes on for ever is not kept in memory, and its connection is cut. */
+async function readBody(body: unknown, statusCode: number): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  if (body instanceof Readable) {
+    for await (const chunk of body) {
+      chunks.push(chunk);
+      length += chunk.length;
+      if (length > LONGEST)
+        throw withStatus(new Error(`the answer is longer than ${LONGEST} bytes`), statusCode);
+    }
+  }
+  return Buffer.concat(chunks);
+}
+
+/** As the SDK's errors have it. */
+function withStatus(error: Error, httpStatusCode: number): Error {
+  return Object.assign(error, { $metadata: { httpStatusCode } });
 }
 
 /** The dates of answers, by what the SDK made of each. */
