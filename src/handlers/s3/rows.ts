@@ -11,6 +11,7 @@ const LISTINGS_IN_FLIGHT = 16;
 
 /** A key with more versions than these is deleted by itself, page by page. */
 const MANY_VERSIONS = 100;
+const LONG_IN_FLIGHT = 4;
 
 const IS_NEWER = 'what is there was written after the cleanup fell due, and stays';
 
@@ -149,7 +150,9 @@ async function purgeVersions(bucket: S3Bucket, rows: readonly Cleanup[], context
   );
   await remove(clear.flat().filter(({ isLatest }) => isLatest));
   for (const [path, entries] of found) results.set(path, resultOfVersions(entries, outcomes));
-  for (const row of long) results.set(row.target.path, await deletePrefix(bucket, undefined, row, context));
+  await pLimit(LONG_IN_FLIGHT).map(long, async row => {
+    results.set(row.target.path, await deletePrefix(bucket, undefined, row, context));
+  });
   return results;
 }
 
