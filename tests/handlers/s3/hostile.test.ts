@@ -83,6 +83,51 @@ describe('an answer', () => {
     expect(sent()).toBeLessThan(500_000_000);
   });
 
+  it('that is cut off is not taken for all there is to say', async () => {
+    const { server, run, runOne } = await setUp();
+    for (const key of ['a', 'b', 'p/1', 'p/2']) server.buckets.put(BUCKET, key);
+    const denied = '<Error><Key>b</Key><Code>AccessDenied</Code></Error>';
+    const whole = `<?xml version="1.0"?>\n<DeleteResult><Deleted><Key>a</Key></Deleted>${denied}</DeleteResult>`;
+    const raw = (body: string) => server.faults.next({ kind: 'raw', status: 200, body });
+    for (const end of [whole.indexOf('<Error'), whole.indexOf('</Key>'), whole.length - 1]) {
+      raw(whole.slice(0, end));
+      const results = await run('a', 'b');
+      expect(results.map(({ outcome }) => outcome)).toEqual(['unavailable', 'unavailable']);
+    }
+    raw('<ListBucketResult><Contents><Key>p/1</Key><Size>1</Size></Contents>');
+    expect(await runOne('p/')).toMatchObject({
+      outcome: 'unavailable',
+      error: expect.stringContaining('cut off'),
+    });
+    expect(server.buckets.list(BUCKET)).toEqual(['a', 'b', 'p/1', 'p/2']);
+    for (const body of [
+      whole,
+      `${whole}\n<!-- by a proxy -->\n`,
+      whole
+        .replaceAll(/(<\/?)(\w)/g, '$1s3:$2')
+        .replace('<s3:DeleteResult', '<s3:DeleteResult xmlns:s3="urn:s3"'),
+    ]) {
+      raw(body);
+      const results = await run('a', 'b');
+      expect(results.map(({ outcome }) => outcome)).toEqual(['deleted', 'dead']);
+    }
+    for (const body of ['<DeleteResult/>', '<?xml version="1.0"?><DeleteResult xmlns="urn:s3" />\n']) {
+      raw(body);
+      const results = await run('a', 'b');
+      expect(results.map(({ outcome }) => outcome)).toEqual(['deleted', 'deleted']);
+    }
+  });
+
+  it('that names all that was deleted tells as much as a quiet one', async () => {
+    const { server, run } = await setUp();
+    const deleted = ['a', 'Error'].map(key => `<Deleted><Key>${key}</Key></Deleted>`);
+    for (const body of [deleted[0], deleted.join('')]) {
+      server.faults.next({ kind: 'raw', status: 200, body: `<DeleteResult>${body}</DeleteResult>` });
+      const results = await run('a', 'Error');
+      expect(results.map(({ outcome }) => outcome)).toEqual(['deleted', 'deleted']);
+    }
+  });
+
   it('that stops in the middle ends with the time limit, and its connection with it', async () => {
     const { handler, cut } = await endless('<?xml version="1.0"?><ListBucketResult>', 1);
     const [result] = await handler.delete([cleanup('a/')], createTestContext({ timeout: 100 }));
