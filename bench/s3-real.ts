@@ -1,6 +1,6 @@
 /**
- * On a real server, versitygw, beside others: `npm run bench:s3:real -- [rows] [objects] [rounds]`. Rows of single objects against a
- * bare loop of DeleteObjects; a prefix against `s5cmd rm` and, where it is installed, `rclone delete`. Needs Go to build the
+ * On a real server, versitygw, beside others: `npm run bench:s3:real -- [rows] [objects] [rounds] [prefetch]`. Rows of single
+ * objects against a bare loop of DeleteObjects; a prefix against `s5cmd rm` and, where it is installed, `rclone delete`. Needs Go to build the
  * server and s5cmd. The objects are files below the server's directory, made by us: putting them takes longer than deleting.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -18,6 +18,8 @@ import { machine, median, onStage, type Stage } from './stage.ts';
 const ROWS = Number(process.argv[2] ?? 20_000);
 const OBJECTS = Number(process.argv[3] ?? 100_000);
 const ROUNDS = Number(process.argv[4] ?? 5);
+/** Rows in hand; default: the daemon's own, which is 4 requests of 1,000. */
+const PREFETCH = process.argv[5];
 const BUCKET = 'bench';
 /** Storage calls in flight, of the daemon and of the loop. */
 const CONCURRENCY = 16;
@@ -146,6 +148,7 @@ try {
       ...env,
       AFTERDELETE_ROOTS: `s3://${BUCKET}/`,
       AFTERDELETE_CONCURRENCY: String(CONCURRENCY),
+      AFTERDELETE_PREFETCH: PREFETCH,
     });
     if (ROWS > 0) await rows(stage);
     if (OBJECTS > 0) await prefix(stage);
