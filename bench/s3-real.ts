@@ -1,10 +1,12 @@
 /**
- * On a real server, versitygw, beside others: `npm run bench:s3:real -- [rows] [objects] [rounds] [prefetch]`. Rows of single
- * objects against a bare loop of DeleteObjects; a prefix against `s5cmd rm` and, where it is installed, `rclone delete`. Needs Go to build the
- * server and s5cmd. The objects are files below the server's directory, made by us: putting them takes longer than deleting.
+ * On a real server, versitygw, beside others: `npm run bench:s3:real -- [rows] [objects] [rounds] [memory|disk] [prefetch]`. Rows of single
+ * objects against a bare loop of DeleteObjects; a prefix against `s5cmd rm` and, where it is installed, `rclone delete`. Needs
+ * Go to build the server and s5cmd. The objects are files below the server's directory, made by us: putting them takes longer
+ * than deleting.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CreateBucketCommand, DeleteObjectsCommand, S3Client } from '@aws-sdk/client-s3';
 import pLimit from 'p-limit';
@@ -18,8 +20,10 @@ import { machine, median, onStage, type Stage } from './stage.ts';
 const ROWS = Number(process.argv[2] ?? 20_000);
 const OBJECTS = Number(process.argv[3] ?? 100_000);
 const ROUNDS = Number(process.argv[4] ?? 5);
+/** `disk`: the server keeps its objects on the disk of the system's temporary directory, as servers do; else in memory. */
+const ON_DISK = process.argv[5] === 'disk';
 /** Rows in hand; default: the daemon's own, which is 4 requests of 1,000. */
-const PREFETCH = process.argv[5];
+const PREFETCH = process.argv[6];
 const BUCKET = 'bench';
 /** Storage calls in flight, of the daemon and of the loop. */
 const CONCURRENCY = 16;
@@ -55,8 +59,8 @@ async function timed(work: () => unknown): Promise<number> {
   return (performance.now() - begun) / 1000;
 }
 
-// In memory where that is possible: on a disk, making the objects takes longer than all that is measured.
-const server = await startRealServer('versitygw', quickPlace());
+// By default in memory where that is possible: on a disk, making the objects takes longer than all that is measured.
+const server = await startRealServer('versitygw', ON_DISK ? tmpdir() : quickPlace());
 const env = {
   AWS_ENDPOINT_URL_S3: server.endpoint,
   AWS_ACCESS_KEY_ID: server.accessKeyId,
@@ -157,4 +161,4 @@ try {
 } finally {
   await server.stop();
 }
-console.log(`${ROUNDS} rounds; ${machine()}`);
+console.log(`${ROUNDS} rounds, objects ${ON_DISK ? 'on disk' : 'in memory'}; ${machine()}`);

@@ -12,13 +12,13 @@ const ROOT_ELEMENT: Readonly<Record<string, string>> = {
   AbortMultipartUploadCommand: '',
   GetBucketVersioningCommand: 'VersioningConfiguration',
 };
-const ROOT = /^\ufeff?\s*(?:(?:<\?[^>]*>|<!--.*?-->)\s*)*(?:<(?:[\w.-]+:)?([\w.-]+))?/s;
+const ROOT = /^\ufeff?\s*(?:(?:<\?[^>]*>|<!--.*?-->)\s*)*(?:<([\w:.-]+))?/s;
 
 /**
  * To the SDK, any 2xx answer without the elements it looks for is an empty one: of a listing, "nothing is there"; of
- * DeleteObjects, "everything is deleted". A proxy's page, a web console or an empty body would pass as success, and so
- * would an `<Error>` that something follows, be it a line break [the SDK looks at the last 8 characters]. So the
- * answer is looked at before the SDK sees it.
+ * DeleteObjects, "everything is deleted". A proxy's page, a web console, an empty body, an answer that is cut off would pass
+ * as success, and so would elements with a prefix (`<s3:Error>`), and an `<Error>` that something follows, be it a line break
+ * [the SDK looks at the last 8 characters]. So the answer is looked at before the SDK sees it.
  */
 export function refuseStrangers(client: S3Client): void {
   client.middlewareStack.add(
@@ -63,7 +63,7 @@ const LONGEST = 64 << 20;
 const BEGINNING = 2_000;
 
 /** What may follow a root element, and the last tag before it. */
-const LAST_TAG = /<(\/)?(?:[\w.-]+:)?([\w.-]+)[^<>]*?(\/)?>(?:<!--.*?-->|\s)*$/s;
+const LAST_TAG = /<(\/)?([\w:.-]+)[^<>]*?(\/)?>(?:<!--.*?-->|\s)*$/s;
 
 /** Whether a document ends with the end of its root element, or with the element itself if it has no content. */
 function isWhole(root: string, bytes: Buffer): boolean {
