@@ -1,12 +1,12 @@
 /**
- * On a real server, versitygw, beside others: `npm run bench:s3:real -- [rows] [objects] [rounds] [memory|disk] [prefetch]`. Rows of single
- * objects against a bare loop of DeleteObjects; a prefix against `s5cmd rm` and, where it is installed, `rclone delete`. Needs
- * Go to build the server and s5cmd. The objects are files below the server's directory, made by us: putting them takes longer
- * than deleting.
+ * On a real server, versitygw, beside others: `npm run bench:s3:real -- [rows] [objects] [rounds] [memory|disk] [prefetch]`.
+ * Rows of single objects against a bare loop of DeleteObjects; a prefix against `s5cmd rm` and, where it is installed,
+ * `rclone delete`. Needs Go to build the server and s5cmd. The objects are files below the server's directory, made by us:
+ * putting them takes longer than deleting.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CreateBucketCommand, DeleteObjectsCommand, S3Client } from '@aws-sdk/client-s3';
 import pLimit from 'p-limit';
@@ -59,6 +59,11 @@ async function timed(work: () => unknown): Promise<number> {
   return (performance.now() - begun) / 1000;
 }
 
+/** CPU time that all processes of this machine have used, in seconds. */
+function cpuOfMachine(): number {
+  return cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0) / 1000;
+}
+
 // By default in memory where that is possible: on a disk, making the objects takes longer than all that is measured.
 const server = await startRealServer('versitygw', ON_DISK ? tmpdir() : quickPlace());
 const env = {
@@ -84,13 +89,20 @@ async function bareLoop(keys: readonly string[]): Promise<void> {
 
 async function rows(stage: Stage): Promise<void> {
   const rates = { ours: [] as number[], loop: [] as number[] };
+  const cpu = { ours: 0, loop: 0, database: 0 };
   for (let round = 1; round <= ROUNDS; round++) {
     const keys = fill(server, 'r/', ROWS);
+    cpu.loop -= cpuOfMachine();
     rates.loop.push(ROWS / (await timed(() => bareLoop(keys))));
+    cpu.loop += cpuOfMachine();
     assertEmpty(server, 'the loop');
     fill(server, 'r/', ROWS);
     const target = `'s3://${BUCKET}/r/' || (i - 1) / ${IN_A_FOLDER} || '/' || i - 1`;
+    cpu.ours -= cpuOfMachine();
+    cpu.database -= stage.serverCpu();
     const { seconds, odd } = await drain(stage, target, ROWS);
+    cpu.ours += cpuOfMachine();
+    cpu.database += stage.serverCpu();
     assertEmpty(server, 'the daemon');
     if (odd > 0) throw new Error(`${odd} rows ended oddly`);
     rates.ours.push(ROWS / seconds);
@@ -98,6 +110,10 @@ async function rows(stage: Stage): Promise<void> {
   const [ours, loop] = [median(rates.ours), median(rates.loop)];
   console.log(
     `${ROWS} rows: ${Math.round(ours)} a second; a bare loop of DeleteObjects: ${Math.round(loop)}`,
+  );
+  const micros = (seconds: number) => `${((1e6 * seconds) / ROWS / ROUNDS).toFixed(1)} µs`;
+  console.log(
+    `CPU a row, with the server's and writing the row: ${micros(cpu.ours)}, of them PostgreSQL ${micros(cpu.database)}; the loop ${micros(cpu.loop)}`,
   );
   judge('rows ÷ the bare loop', ours / loop, 0.8, 'at least');
 }
