@@ -1,10 +1,12 @@
 /**
- * On a real server, versitygw, beside others: `npm run bench:s3:real -- [rows] [objects] [rounds]`. Rows of single objects against a
- * bare loop of DeleteObjects; a prefix against `s5cmd rm` and, where it is installed, `rclone delete`. Needs Go to build the
- * server and s5cmd. The objects are files below the server's directory, made by us: putting them takes longer than deleting.
+ * On a real server, versitygw, beside others: `npm run bench:s3:real -- [rows] [objects] [rounds] [memory|disk] [prefetch]`.
+ * Rows of single objects against a bare loop of DeleteObjects; a prefix against `s5cmd rm` and, where it is installed,
+ * `rclone delete`. Needs Go to build the server and s5cmd. The objects are files below the server's directory, made by us:
+ * putting them takes longer than deleting.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CreateBucketCommand, DeleteObjectsCommand, S3Client } from '@aws-sdk/client-s3';
 import pLimit from 'p-limit';
@@ -18,6 +20,10 @@ import { machine, median, onStage, type Stage } from './stage.ts';
 const ROWS = Number(process.argv[2] ?? 20_000);
 const OBJECTS = Number(process.argv[3] ?? 100_000);
 const ROUNDS = Number(process.argv[4] ?? 5);
+/** `disk`: the server keeps its objects on the disk of the system's temporary directory, as servers do; else in memory. */
+const ON_DISK = process.argv[5] === 'disk';
+/** Rows in hand; default: the daemon's own, which is 4 requests of 1,000. */
+const PREFETCH = process.argv[6];
 const BUCKET = 'bench';
 /** Storage calls in flight, of the daemon and of the loop. */
 const CONCURRENCY = 16;
@@ -53,8 +59,13 @@ async function timed(work: () => unknown): Promise<number> {
   return (performance.now() - begun) / 1000;
 }
 
-// In memory where that is possible: on a disk, making the objects takes longer than all that is measured.
-const server = await startRealServer('versitygw', quickPlace());
+/** CPU time that all processes of this machine have used, in seconds. */
+function cpuOfMachine(): number {
+  return cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0) / 1000;
+}
+
+// By default in memory where that is possible: on a disk, making the objects takes longer than all that is measured.
+const server = await startRealServer('versitygw', ON_DISK ? tmpdir() : quickPlace());
 const env = {
   AWS_ENDPOINT_URL_S3: server.endpoint,
   AWS_ACCESS_KEY_ID: server.accessKeyId,
@@ -78,13 +89,20 @@ async function bareLoop(keys: readonly string[]): Promise<void> {
 
 async function rows(stage: Stage): Promise<void> {
   const rates = { ours: [] as number[], loop: [] as number[] };
+  const cpu = { ours: 0, loop: 0, database: 0 };
   for (let round = 1; round <= ROUNDS; round++) {
     const keys = fill(server, 'r/', ROWS);
+    cpu.loop -= cpuOfMachine();
     rates.loop.push(ROWS / (await timed(() => bareLoop(keys))));
+    cpu.loop += cpuOfMachine();
     assertEmpty(server, 'the loop');
     fill(server, 'r/', ROWS);
     const target = `'s3://${BUCKET}/r/' || (i - 1) / ${IN_A_FOLDER} || '/' || i - 1`;
+    cpu.ours -= cpuOfMachine();
+    cpu.database -= stage.serverCpu();
     const { seconds, odd } = await drain(stage, target, ROWS);
+    cpu.ours += cpuOfMachine();
+    cpu.database += stage.serverCpu();
     assertEmpty(server, 'the daemon');
     if (odd > 0) throw new Error(`${odd} rows ended oddly`);
     rates.ours.push(ROWS / seconds);
@@ -92,6 +110,10 @@ async function rows(stage: Stage): Promise<void> {
   const [ours, loop] = [median(rates.ours), median(rates.loop)];
   console.log(
     `${ROWS} rows: ${Math.round(ours)} a second; a bare loop of DeleteObjects: ${Math.round(loop)}`,
+  );
+  const micros = (seconds: number) => `${((1e6 * seconds) / ROWS / ROUNDS).toFixed(1)} µs`;
+  console.log(
+    `CPU a row, with the server's and writing the row: ${micros(cpu.ours)}, of them PostgreSQL ${micros(cpu.database)}; the loop ${micros(cpu.loop)}`,
   );
   judge('rows ÷ the bare loop', ours / loop, 0.8, 'at least');
 }
@@ -146,6 +168,7 @@ try {
       ...env,
       AFTERDELETE_ROOTS: `s3://${BUCKET}/`,
       AFTERDELETE_CONCURRENCY: String(CONCURRENCY),
+      AFTERDELETE_PREFETCH: PREFETCH,
     });
     if (ROWS > 0) await rows(stage);
     if (OBJECTS > 0) await prefix(stage);
@@ -154,4 +177,4 @@ try {
 } finally {
   await server.stop();
 }
-console.log(`${ROUNDS} rounds; ${machine()}`);
+console.log(`${ROUNDS} rounds, objects ${ON_DISK ? 'on disk' : 'in memory'}; ${machine()}`);

@@ -38,6 +38,10 @@ it('serves several endpoints with credentials and modes of their own, side by si
       two.buckets.put('two', key, body);
     }
   }
+  // Begun long before any cleanup fell due, and just now by somebody who writes anew.
+  const longAgo = new Date(Date.now() - 3_600_000);
+  const young = new Date(Date.now() + 3_600_000);
+  for (const key of ['a', 'p/1']) for (const at of [longAgo, young]) one.buckets.beginUpload('one', key, at);
   const daemon = startDaemon({
     databaseUrl: db.url,
     args: ['--config', config],
@@ -57,6 +61,10 @@ it('serves several endpoints with credentials and modes of their own, side by si
     { target: 's3://two/p/', outcome: 'deleted', objects: 4, bytes: 6 },
   ]);
   expect(one.buckets.count('one')).toBe(0);
+  expect(one.buckets.uploads('one').map(({ key, initiated }) => [key, initiated])).toEqual([
+    ['a', young],
+    ['p/1', young],
+  ]);
   expect(two.buckets.versions('two')).toEqual([]);
   expect(new Set(one.requests.map(({ operation }) => operation))).not.toContain('DeleteObjects');
 });

@@ -112,6 +112,12 @@ function endpointOfEnvironment(): string | undefined {
   return AWS_ENDPOINT_URL_S3 || AWS_ENDPOINT_URL || undefined;
 }
 
+/**
+ * The SDK keeps what it has read of ~/.aws/credentials for as long as the process lives: a client made because the old
+ * credentials had expired would get them once more. Its providers take this from the client's settings, whose type lacks it.
+ */
+const FILES_READ_ANEW: object = { ignoreCache: true };
+
 function createClient(settings: S3StoreSettings, storageTimeout: number | undefined): S3Client {
   const { endpoint, credentials } = settings;
   const config: S3ClientConfig = {
@@ -128,6 +134,7 @@ function createClient(settings: S3StoreSettings, storageTimeout: number | undefi
         ? {}
         : { requestTimeout: storageTimeout, throwOnRequestTimeout: true }),
     },
+    ...FILES_READ_ANEW,
     ...(endpoint === undefined ? {} : { endpoint }),
     ...(credentials === undefined ? {} : { credentials }),
   };

@@ -253,7 +253,8 @@ function match(
     const named = byKey.get(error.Key ?? '') ?? [];
     const exact = named.find(({ versionId }) => versionId === (error.VersionId || undefined));
     const item = exact ?? (named.length === 1 && !error.VersionId ? named[0] : undefined);
-    if (item === undefined) return undefined;
+    // Two errors of one key: one of them is another's, of which the server makes the same.
+    if (item === undefined || matched.has(item)) return undefined;
     matched.set(item, error);
   }
   return matched;

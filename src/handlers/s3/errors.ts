@@ -49,14 +49,19 @@ const CODES: ReadonlyMap<string, Meaning> = new Map([
     'permanent',
     'AccessDenied AllAccessDisabled AccountProblem',
     false,
-    'grant the credentials s3:DeleteObject and s3:ListBucket; where they are granted, an object lock or a bucket policy refuses',
+    'grant the credentials s3:DeleteObject, s3:ListBucket and s3:AbortMultipartUpload; where they are granted, an object lock or a bucket policy refuses',
   ),
   ...all('permanent', 'NoSuchBucket', true, "check the bucket's name and the endpoint"),
   // Who asks, from where and with what clock is the daemon's own fault, which no row should die of: the store pauses.
-  ...all('unavailable', 'InvalidAccessKeyId SignatureDoesNotMatch InvalidToken', true, CREDENTIALS),
-  ...['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired'].map(
-    code => [code, { ...meaning('unavailable', true, CREDENTIALS), mend: 'credentials' }] as const,
-  ),
+  // They may have been replaced since they were read: those that expire, and those that somebody rotates.
+  ...[
+    'ExpiredToken',
+    'ExpiredTokenException',
+    'TokenRefreshRequired',
+    'InvalidAccessKeyId',
+    'SignatureDoesNotMatch',
+    'InvalidToken',
+  ].map(code => [code, { ...meaning('unavailable', true, CREDENTIALS), mend: 'credentials' }] as const),
   [
     'RequestTimeTooSkewed',
     { ...meaning('unavailable', true, "set this machine's clock right"), mend: 'clock' },

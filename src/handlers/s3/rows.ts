@@ -9,6 +9,10 @@ import { dueOnServer, type Uploads } from './uploads.ts';
 
 const LISTINGS_IN_FLIGHT = 16;
 
+/** A key with more versions than these is deleted by itself, page by page. */
+const MANY_VERSIONS = 100;
+const LONG_IN_FLIGHT = 4;
+
 const IS_NEWER = 'what is there was written after the cleanup fell due, and stays';
 
 /** Deletes the keys of cleanups of one bucket, in order; of two that name the same key, the second finds it gone. */
@@ -116,7 +120,9 @@ async function purgeVersions(bucket: S3Bucket, rows: readonly Cleanup[], context
     try {
       const { entries, next, date } = await listVersions(bucket, path, { limit: MAX_KEYS }, context);
       const own = entries.filter(({ key }) => key === path);
-      if (next !== undefined && keyOfMarker(next) === path) return void long.push(row);
+      const goesOn = next !== undefined && keyOfMarker(next) === path;
+      // A thousand rows with a thousand versions each would be a million entries in memory.
+      if (goesOn || own.length > MANY_VERSIONS) return void long.push(row);
       const keep = bucket.settings.newer === 'keep';
       const old = own.filter(entry => !keep || !isNewer(entry, row.dueSince, date));
       if (old.length > 0) found.set(path, old);
@@ -144,7 +150,9 @@ async function purgeVersions(bucket: S3Bucket, rows: readonly Cleanup[], context
   );
   await remove(clear.flat().filter(({ isLatest }) => isLatest));
   for (const [path, entries] of found) results.set(path, resultOfVersions(entries, outcomes));
-  for (const row of long) results.set(row.target.path, await deletePrefix(bucket, undefined, row, context));
+  await pLimit(LONG_IN_FLIGHT).map(long, async row => {
+    results.set(row.target.path, await deletePrefix(bucket, undefined, row, context));
+  });
   return results;
 }
 

@@ -16,6 +16,8 @@ const ROUNDS = 5;
 const FEW = 16;
 /** For how long a listing of a whole root's uploads is good, in ms, for cleanups that were due before it. */
 const GOOD_FOR = 60_000;
+/** For how long uploads that could not be seen are not asked for, in ms: somebody may grant the right meanwhile. */
+const HIDDEN_FOR = 600_000;
 /** Pages of such a listing at most. */
 const MOST_PAGES = 10;
 
@@ -24,6 +26,9 @@ export interface Due {
   /** On the clock of `performance.now()`. */
   readonly since: number;
 }
+
+/** Keys that have uploads; undefined: too many to tell. */
+type Keys = ReadonlySet<string> | undefined;
 
 /** Servers tell times in whole seconds, cut off: of both, when something was written and what time it is now. */
 const RESOLUTION = 1_000;
@@ -42,8 +47,10 @@ export function dueOnServer(since: number, date: Date | undefined): number {
 export class Uploads {
   readonly #bucket: S3Bucket;
   #known: { readonly at: number; readonly prefix: string; readonly keys: ReadonlySet<string> } | undefined;
-  /** Set once the server has said that it has no such listing, or that we may not ask for it. */
-  #hidden = false;
+  /** A listing of a root that is under way, for all batches that were due before it was begun. */
+  #listing: { readonly at: number; readonly prefix: string; readonly keys: Promise<Keys> } | undefined;
+  /** Until when the server is not asked, having said that it has no such listing, or that we may not ask for it. */
+  #hiddenUntil = Number.NEGATIVE_INFINITY;
 
   constructor(bucket: S3Bucket) {
     this.#bucket = bucket;
@@ -68,7 +75,7 @@ export class Uploads {
     context: Context,
   ): Promise<ReadonlyMap<string, number | StorageError | Stopped>> {
     const results = new Map<string, number | StorageError | Stopped>();
-    if (dues.length === 0 || this.#hidden) return results;
+    if (dues.length === 0 || this.#isHidden) return results;
     let some: readonly Due[];
     try {
       const keys =
@@ -89,6 +96,10 @@ export class Uploads {
     return results;
   }
 
+  get #isHidden(): boolean {
+    return performance.now() < this.#hiddenUntil;
+  }
+
   #isKnown(dues: readonly Due[], root: string): boolean {
     const known = this.#known;
     if (known === undefined || known.prefix !== root || performance.now() - known.at > GOOD_FOR) return false;
@@ -96,13 +107,27 @@ export class Uploads {
   }
 
   /** The keys below a root that may have uploads from before the cleanups fell due; undefined: too many to tell. */
-  async #keys(
-    dues: readonly Due[],
-    root: string,
-    context: Context,
-  ): Promise<ReadonlySet<string> | undefined> {
+  async #keys(dues: readonly Due[], root: string, context: Context): Promise<Keys> {
     if (this.#isKnown(dues, root)) return this.#known?.keys;
+    const other = this.#listing;
+    if (other?.prefix === root && dues.every(({ since }) => since <= other.at)) {
+      try {
+        return await other.keys;
+      } catch {
+        // It was another batch's, and may have failed of what was that one's own, such as its end.
+      }
+    }
     const at = performance.now();
+    const listing = { at, prefix: root, keys: this.#listKeys(root, at, context) };
+    this.#listing = listing;
+    try {
+      return await listing.keys;
+    } finally {
+      if (this.#listing === listing) this.#listing = undefined;
+    }
+  }
+
+  async #listKeys(root: string, at: number, context: Context): Promise<Keys> {
     const keys = new Set<string>();
     let from: string | undefined;
     for (let pages = 1; ; pages++) {
@@ -168,15 +193,17 @@ export class Uploads {
 
   async #list(prefix: string, from: string | undefined, context: Context) {
     const nothing = { entries: [], next: undefined, date: undefined };
-    if (this.#hidden) return nothing;
+    if (this.#isHidden) return nothing;
     try {
       return await listUploads(this.#bucket, prefix, { limit: MAX_KEYS, from, wholeBucket: true }, context);
     } catch (error) {
-      // Who may delete objects need not be allowed to see uploads: no row fails for that. `check` tells of it.
+      // Who may delete objects need not be allowed to see uploads, and some servers list them for some prefixes only: no
+      // row fails for that, whose object is gone. `check` tells of it.
       const { kind, code } = failureOf((error as Error).cause);
-      const unheardOf = code === 'MethodNotAllowed' || code === 'AccessDenied' || kind === 'no_batch';
-      if (!unheardOf) throw error;
-      this.#hidden = true;
+      if (code === 'NoSuchBucket' || (kind !== 'permanent' && kind !== 'no_batch')) throw error;
+      if (code === 'MethodNotAllowed' || code === 'AccessDenied' || kind === 'no_batch') {
+        this.#hiddenUntil = performance.now() + HIDDEN_FOR;
+      }
       return nothing;
     }
   }

@@ -10,8 +10,6 @@ describe('a request that fails as a whole', () => {
     [INTERNAL_ERROR, 'unavailable'],
     [ACCESS_DENIED, 'dead'],
     [{ kind: 'error', code: 'XSomethingNew', status: 400 }, 'retry'],
-    [{ kind: 'error', code: 'SignatureDoesNotMatch' }, 'unavailable'],
-    [{ kind: 'error', code: 'InvalidAccessKeyId' }, 'unavailable'],
     [{ kind: 'error', code: 'MethodNotAllowed' }, 'dead'],
     [{ kind: 'error', code: 'PermanentRedirect', status: 301 }, 'unavailable'],
     [{ kind: 'error', code: 'OperationAborted', status: 409 }, 'retry'],
@@ -42,7 +40,7 @@ describe('a request that fails as a whole', () => {
     });
   }
 
-  it.each(['ExpiredToken', 'RequestTimeTooSkewed'])(
+  it.each(['ExpiredToken', 'InvalidAccessKeyId', 'SignatureDoesNotMatch', 'RequestTimeTooSkewed'])(
     'with %s is sent again at once; when that does not help, the store pauses',
     async code => {
       const { server, runOne, requests } = await setUp();

@@ -25,6 +25,19 @@ describe('uploads that were never completed', () => {
     expect(setup.server.buckets.uploads(BUCKET, 'a')[0]?.uploadId).toBe(young.uploadId);
   });
 
+  it('cost one listing beside the delete where a row comes by itself', async () => {
+    const setup = await setUp();
+    for (const key of ['a', 'b']) {
+      setup.server.forgetRequests();
+      await run(setup, key);
+      expect(setup.operations().sort()).toEqual(['DeleteObjects', 'ListMultipartUploads']);
+    }
+    setup.server.forgetRequests();
+    await run(setup, ...keysBelow('k/', 16));
+    expect(setup.requests('ListMultipartUploads')).toHaveLength(16);
+    expect(setup.requests('DeleteObjects')).toHaveLength(1);
+  });
+
   it('cost one listing for many keys, and none for those that were due before it', async () => {
     const setup = await setUp();
     const keys = keysBelow('k/', 500);

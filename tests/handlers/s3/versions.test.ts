@@ -33,6 +33,17 @@ describe('versions: purge', () => {
     expect(left(setup).map(({ key }) => key)).toEqual(['k2']);
   });
 
+  it('takes keys with many versions by themselves, so that a batch of them is not held in memory', async () => {
+    const setup = await purging(keysBelow('k/', 3), 150, ['k/000001']);
+    setup.server.buckets.put(BUCKET, 'few');
+    const results = await setup.run('few', ...keysBelow('k/', 3));
+    const many = { outcome: 'deleted', objects: 150, bytes: 1500 };
+    expect(results).toMatchObject([{ outcome: 'deleted', objects: 1 }, many, many, many]);
+    expect(left(setup)).toEqual([]);
+    const largest = Math.max(...setup.requests('DeleteObjects').map(request => request.keys.length));
+    expect(largest).toBeLessThanOrEqual(150);
+  });
+
   it('takes a prefix whose keys go on from page to page', async () => {
     const setup = await purging(keysBelow('p/', 7), 700, ['p/000003']);
     expect(await setup.runOne('p/')).toEqual({ outcome: 'deleted', objects: 4900, bytes: 49_000 });
