@@ -114,7 +114,8 @@ describe.each(modes)('trees (pinned: %s)', pinned => {
 
   it('retries a tree in which somebody still writes, and names it', async () => {
     const outcomes = new Set<string>();
-    for (let round = 0; round < 50 && !outcomes.has('retry'); round += 1) {
+    // Whether it writes between the last look and the rmdir is a matter of luck: as often as it takes.
+    while (!outcomes.has('retry')) {
       await disk.write('t/a/file');
       const writer = new Worker(WRITER, { eval: true, workerData: disk.at('t') });
       try {
@@ -131,9 +132,8 @@ describe.each(modes)('trees (pinned: %s)', pinned => {
         await writer.terminate();
       }
     }
-    expect(outcomes).toContain('retry');
     expect(await disk.delete('t/')).toMatchObject({ outcome: 'deleted', objects: 0 });
-  });
+  }, 120_000);
 
   it('retries when a directory becomes a link under its hands, and the link goal keeps its files', async () => {
     await disk.write('victim/file', 't/b/file');
