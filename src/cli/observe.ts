@@ -1,4 +1,6 @@
 /** What the reconciler tells, as log lines and as metrics. */
+import { WEAKER } from '../handlers/file/index.ts';
+import { canPin } from '../handlers/file/pinned.ts';
 import type { Logger } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Outbox } from '../outbox/outbox.ts';
@@ -14,6 +16,14 @@ type Source = Pick<Reconciler, 'events'>;
 function listen(reconciler: Source, listeners: Listeners): void {
   for (const [name, listener] of Object.entries(listeners)) {
     reconciler.events.on(name as keyof ReconcilerEvents, listener as never);
+  }
+}
+
+/** Says at the start, once for each root of files, that the system does not let them be deleted as safely as Linux does. */
+export function warnOfWeakerRoots(roots: readonly string[], log: Logger, pinned = canPin()): void {
+  if (pinned) return;
+  for (const root of roots) {
+    if (root.startsWith('file://')) log.warn({ event: 'weaker_root', root }, WEAKER);
   }
 }
 

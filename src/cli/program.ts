@@ -6,6 +6,7 @@ import { addCheck } from './check.ts';
 import { addDemo } from './demo.ts';
 import { addDiscard } from './discard.ts';
 import { report } from './failure.ts';
+import { endHanging } from './leave.ts';
 import { addMigrate } from './migrate.ts';
 import { addPause } from './pause.ts';
 import { addPlan } from './plan.ts';
@@ -65,8 +66,17 @@ for (const stream of [process.stdout, process.stderr]) {
   });
 }
 
+const tell = (message: string) => process.stderr.write(`${message}\n`);
+
+// `run` has begun only, and sees to it itself.
+program.hook('postAction', async (_, command) => {
+  if (command.name() !== 'run') await endHanging(tell);
+});
+
 try {
   await program.parseAsync();
 } catch (error) {
-  process.exit(report(error, process.env));
+  const code = report(error, process.env);
+  await endHanging(tell);
+  process.exit(code);
 }

@@ -11,7 +11,8 @@ import { VERSION } from '../version.ts';
 import { settingsOf } from './command.ts';
 import { createDaemon } from './compose.ts';
 import { type ExitCode, named } from './failure.ts';
-import { countEvents, logEvents, refreshGauges } from './observe.ts';
+import { endHanging } from './leave.ts';
+import { countEvents, logEvents, refreshGauges, warnOfWeakerRoots } from './observe.ts';
 
 /** Waits between tries to reach the database at the start, in ms. */
 const RETRY_MIN = 250;
@@ -66,6 +67,8 @@ class Daemon {
       onError: error => this.#trouble('reading the backlog for the metrics', error),
     });
     logEvents(this.#reconciler, this.#log);
+    const roots = config.roots.map(root => root.uri);
+    warnOfWeakerRoots(roots, this.#log);
     countEvents(this.#reconciler, this.#metrics);
     // As at the start: whoever looks after it installs the other version, or migrates.
     this.#reconciler.events.once('schema_changed', () => this.#end(1));
@@ -78,7 +81,7 @@ class Daemon {
           { event: 'fatal', error },
           `${event}: the daemon ends; its rows are taken over by others`,
         );
-        process.exit(1);
+        void this.#leave(1);
       });
     }
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => this.#onSignal(signal));
@@ -135,7 +138,8 @@ class Daemon {
   #onSignal(signal: NodeJS.Signals): void {
     if (this.#signalled) {
       this.#log.warn({ event: 'killed', signal }, 'a second signal: ending at once');
-      process.exit(1);
+      void this.#leave(1);
+      return;
     }
     this.#signalled = true;
     this.#end(0);
@@ -145,12 +149,17 @@ class Daemon {
     if (this.#stopping) return;
     this.#stopping = true;
     void this.#stop().then(
-      () => process.exit(code),
+      () => this.#leave(code),
       error => {
         this.#log.fatal({ event: 'fatal', error }, 'stopping failed');
-        process.exit(1);
+        return this.#leave(1);
       },
     );
+  }
+
+  async #leave(code: ExitCode): Promise<never> {
+    await endHanging(message => this.#log.error({ event: 'killed' }, message));
+    process.exit(code);
   }
 
   async #stop(): Promise<void> {

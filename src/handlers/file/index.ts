@@ -101,10 +101,19 @@ export function createFileHandler(options: FileHandlerOptions = {}): Handler {
       await context.call(signal => threads.run('quick', 'probe', { place }, { signal }));
     },
 
+    async advise() {
+      return pinned ? [] : [WEAKER];
+    },
+
     async close() {
       release();
     },
   };
 }
+
+/** What is to be known of `plain.ts`. */
+export const WEAKER =
+  'directories cannot be held by descriptors here: expected Linux with /proc mounted. Deletion goes by paths, and ' +
+  'whoever may write below the root and wins a race can lead one out of it. Use this for development only';
 
 const unanswered: Result = { ...NONE, outcome: 'retry', error: 'the file handler gave no answer: a bug' };

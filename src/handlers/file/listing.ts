@@ -1,12 +1,14 @@
 /** The names in a directory, one after the other: a directory of ten million files must not have to fit in memory. */
-import { type Dir, type Dirent, opendirSync } from 'node:fs';
+import { type Dir, Dirent, opendirSync } from 'node:fs';
 import { type Name, nameOf, type OpenFolder } from './folders.ts';
 
 /**
- * Node's documentation and code know this encoding for `opendir`, as for `readdir`; its types do not. Not `latin1`,
- * which would give the same names: where a file system does not tell an entry's type, Node itself calls lstat with
- * the name, and would encode it as UTF-8.
+ * Gives names as they are kept here, and at half the cost of a Buffer each. Not where the file system does not tell an
+ * entry's type: Node itself then calls lstat with the name, and would encode it as UTF-8.
  */
+const NAMES = 'latin1';
+
+/** Node's documentation and code know this encoding for `opendir`, as for `readdir`; its types do not. */
 const BYTES = 'buffer' as BufferEncoding;
 
 /** Entries that are read ahead. */
@@ -19,24 +21,31 @@ export interface Entry {
 
 /** Goes through a directory as it stands, by a descriptor of its own. */
 export function* entriesOf(folder: OpenFolder): Generator<Entry, void> {
-  const dir: Dir = opendirSync(folder.path, { encoding: BYTES, bufferSize: AHEAD });
+  let dir: Dir = opendirSync(folder.path, { encoding: NAMES, bufferSize: AHEAD });
   try {
-    for (let entry = read(dir); entry; entry = read(dir)) {
-      yield { name: nameOf(entry.name as unknown as Uint8Array), isFolder: entry.isDirectory() };
+    let entry = read(dir);
+    if (entry === 'unknown' || (entry && entry.constructor !== Dirent)) {
+      // No types are told: Node has looked at the first entries, perhaps by wrong names. Once more, by bytes.
+      dir.closeSync();
+      dir = opendirSync(folder.path, { encoding: BYTES, bufferSize: AHEAD });
+      entry = read(dir);
+    }
+    for (; entry; entry = read(dir)) {
+      // Without types, an entry that was gone by the time Node looked at it.
+      if (entry === 'unknown') continue;
+      const name: string | Uint8Array = entry.name;
+      yield { name: typeof name === 'string' ? name : nameOf(name), isFolder: entry.isDirectory() };
     }
   } finally {
     dir.closeSync();
   }
 }
 
-function read(dir: Dir): Dirent | null {
-  for (;;) {
-    try {
-      return dir.readSync();
-    } catch (error) {
-      // Where the file system tells no types, Node looks at each entry, and this one was gone by then.
-      if ((error as NodeJS.ErrnoException).syscall === 'lstat') continue;
-      throw error;
-    }
+function read(dir: Dir): Dirent | 'unknown' | null {
+  try {
+    return dir.readSync();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).syscall === 'lstat') return 'unknown';
+    throw error;
   }
 }

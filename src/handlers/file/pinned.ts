@@ -2,7 +2,7 @@
  * Directories held by descriptors (Linux).
  *
  * Node has no openat(2), but `/proc/self/fd/N/child` is resolved from the open directory N, whatever has become of
- * the path by which it was opened. Each step is opened from the one before with O_DIRECTORY | O_NOFOLLOW, so that a
+ * the path by which it was opened. Each step is opened from the one before with O_PATH | O_DIRECTORY | O_NOFOLLOW, so that a
  * directory that is swapped for a link at any moment is either still the old one or an error, never the link's goal.
  *
  * Descriptors belong to the one thread that has opened them: were one closed while another thread is at it, its number
@@ -19,6 +19,12 @@ import { unreachableRoot } from './root.ts';
  * from the nearest one still open, a stretch at a time.
  */
 const KEPT_OPEN = 128;
+
+/**
+ * O_PATH, which Node does not name; the same number on all that Linux runs Node on. A directory that may be searched but
+ * not listed is on the way to many a file: it can be held all the same.
+ */
+const HOLD = 0o10000000 | constants.O_DIRECTORY;
 
 /** Whether this system has what it takes. */
 export function canPin(): boolean {
@@ -138,7 +144,7 @@ export class PinnedFolders implements Folders {
   /** The root is what the operator configured: links in its own path and at its end are followed. */
   #openRoot(): Pin {
     try {
-      return pinOf(openSync(this.#rootPath || '/', constants.O_RDONLY | constants.O_DIRECTORY));
+      return pinOf(openSync(this.#rootPath || '/', HOLD));
     } catch (error) {
       throw unreachableRoot(error, this.#uri, this.#rootPath || '/');
     }
@@ -149,7 +155,7 @@ function openStep(parent: Pin, step: Folder): Pin {
   const path = parent.entry(step.name);
   let pin: Pin;
   try {
-    pin = pinOf(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW));
+    pin = pinOf(openSync(path, HOLD | constants.O_NOFOLLOW));
   } catch (error) {
     throw whyNot(error, path, step);
   }

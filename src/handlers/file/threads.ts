@@ -2,10 +2,11 @@
  * The threads in which files are deleted: system calls that wait for a disk hold up no heartbeat, no metrics and no other
  * store, and made synchronously they cost a fraction of what a promise each would.
  *
- * Small work has threads of its own, so that a tree of a million files never makes one file wait.
+ * Small work has threads of its own, so that a tree of a million files never makes one file wait; and so has each root,
+ * so that a disk that does not answer holds up no other.
  */
 import { Tinypool, type TinypoolWorker } from 'tinypool';
-import { StorageError } from '../contract.ts';
+import { Stopped, StorageError } from '../contract.ts';
 import type { Answer, Failure } from './orders.ts';
 import type { Orders } from './worker.ts';
 
@@ -23,8 +24,14 @@ const QUICK_THREADS = 4;
 /** How long a thread is kept that has nothing to do, in ms. One of each kind always is. */
 const IDLE = 30_000;
 
-/** Threads that hang in a system call and have been given up. Each holds some memory until the kernel lets it go. */
-const MOST_HANGING = 32;
+/**
+ * Threads of one root that hang in a system call and have been given up. Each holds some memory until the kernel lets it
+ * go.
+ */
+const MOST_HANGING = 8;
+
+/** How long `ended` waits for threads to end, in ms: those that do not hang take a few. */
+const PATIENCE = 1_000;
 
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url).href;
 
@@ -49,10 +56,27 @@ export function useThreads(): { readonly threads: Threads; readonly release: () 
   return { threads: shared, release };
 }
 
+/** The process ends: nothing is begun any more. */
+let ending = false;
+
+/** All threads of this process that have not ended, idle ones and those of closed pools too. */
+const alive = new Set<TinypoolWorker>();
+
+/**
+ * Ends all threads, and tells whether they have ended. Node cannot end a process while one of its threads hangs in the
+ * kernel: `process.exit` would wait for it without end, and do nothing else.
+ */
+export async function endThreads(): Promise<boolean> {
+  shared?.close();
+  ending = true;
+  for (const end = performance.now() + PATIENCE; alive.size > 0 && performance.now() < end; ) {
+    await new Promise(resolve => setTimeout(resolve, 5));
+  }
+  return alive.size === 0;
+}
+
 export class Threads {
-  readonly #lanes = new Map<Lane, Tinypool>();
-  /** All that have not ended: those of the pools, and those that have been given up. */
-  readonly #alive = new Set<TinypoolWorker>();
+  readonly #crews = new Map<string, Crew>();
   readonly #worker: string;
 
   constructor(worker = WORKER) {
@@ -60,15 +84,59 @@ export class Threads {
   }
 
   /**
+   * Has an order carried out by threads of its root.
+   * @throws StorageError that the thread has classified; of kind `unavailable` when too many of them hang.
+   */
+  run<W extends keyof Orders>(
+    lane: Lane,
+    what: W,
+    order: Parameters<Orders[W]>[0],
+    options: RunOptions = {},
+  ): Promise<ValueOf<W>> {
+    if (ending) return Promise.reject(new Stopped('the process ends'));
+    const { root } = order.place;
+    const crew = this.#crews.get(root) ?? new Crew(this.#worker);
+    this.#crews.set(root, crew);
+    return crew.run(lane, what, order, options);
+  }
+
+  /** Threads of a root that were given up and hang in a system call. */
+  hangingIn(root: string): number {
+    return this.#crews.get(root)?.hanging ?? 0;
+  }
+
+  /** Ends all threads; those that hang are left. */
+  close(): void {
+    for (const crew of this.#crews.values()) crew.close();
+    this.#crews.clear();
+  }
+}
+
+interface RunOptions {
+  readonly signal?: AbortSignal;
+  readonly stop?: () => void;
+}
+
+/** The threads of one root. */
+class Crew {
+  readonly #lanes = new Map<Lane, Tinypool>();
+  /** All that have not ended: those of the pools, and those that have been given up. */
+  readonly #alive = new Set<TinypoolWorker>();
+  readonly #worker: string;
+
+  constructor(worker: string) {
+    this.#worker = worker;
+  }
+
+  /**
    * Has an order carried out. When the signal is aborted, the order is taken back: by `stop`, which is to reach a thread
    * at work, and by ending the thread, which takes effect when its system call comes back. Another takes its place.
-   * @throws StorageError that the thread has classified.
    */
   async run<W extends keyof Orders>(
     lane: Lane,
     what: W,
     order: Parameters<Orders[W]>[0],
-    { signal, stop }: { readonly signal?: AbortSignal; readonly stop?: () => void } = {},
+    { signal, stop }: RunOptions,
   ): Promise<ValueOf<W>> {
     const pool = this.#poolOf(lane);
     if (this.hanging >= MOST_HANGING) {
@@ -100,9 +168,11 @@ export class Threads {
     return Math.max(0, this.#alive.size - inPools);
   }
 
-  /** Ends all threads; those that hang are left. */
   close(): void {
-    for (const pool of this.#lanes.values()) void pool.destroy();
+    for (const pool of this.#lanes.values()) {
+      this.#count(pool);
+      void pool.destroy();
+    }
     this.#lanes.clear();
   }
 
@@ -130,7 +200,11 @@ export class Threads {
     for (const thread of pool.threads) {
       if (this.#alive.has(thread)) continue;
       this.#alive.add(thread);
-      thread.once('exit', () => this.#alive.delete(thread));
+      alive.add(thread);
+      thread.once('exit', () => {
+        this.#alive.delete(thread);
+        alive.delete(thread);
+      });
     }
   }
 }

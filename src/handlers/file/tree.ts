@@ -4,6 +4,7 @@
  *
  * Directories are taken from a stack, deepest first, so that what is waiting stays small.
  */
+import { availableParallelism } from 'node:os';
 import { type Context, type Result, resultOf, Stopped, StorageError } from '../contract.ts';
 import { Folder, type Name } from './folders.ts';
 import type { Job } from './job.ts';
@@ -24,6 +25,9 @@ import { ThreadFailure, type Threads, TREE_THREADS } from './threads.ts';
 
 /** Directories that one call gets at most. */
 const MOST_ITEMS = 64;
+
+/** Threads that share the files of one directory at most: each lists it, and more than there are CPUs only get in each other's way. */
+const MOST_SHARES = Math.max(2, availableParallelism());
 
 /** How long the first call may take, in ms: it is among the small work, which a small tree is, too. */
 const FIRST_BUDGET = 10;
@@ -219,7 +223,7 @@ class TreeDeletion {
       this.#stack.push({ branch, keptFiles: 0 });
       return;
     }
-    const of = this.#freeLanes.length + 1;
+    const of = Math.min(this.#freeLanes.length + 1, MOST_SHARES);
     const after = branch.keptFiles;
     branch.open = of;
     for (let n = 0; n < of; n += 1) this.#stack.push({ branch, share: { n, of, after }, keptFiles: 0 });

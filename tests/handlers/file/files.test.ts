@@ -1,11 +1,12 @@
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { link, mkdir, open, readFile, stat, symlink, writeFile } from 'node:fs/promises';
+import { chmod, link, mkdir, open, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createFileHandler } from '../../../src/handlers/file/index.ts';
 import type { Target } from '../../../src/target.ts';
+import { deleteAsAnother } from './another-user.ts';
 import { Disk, exists } from './disk.ts';
 
 const modes = process.platform === 'linux' ? [true, false] : [false];
@@ -16,6 +17,16 @@ describe.each(modes)('single files (pinned: %s)', pinned => {
     disk = await Disk.create({ pinned });
   });
   afterEach(() => disk.remove());
+
+  it('are reached through directories that may be searched but not listed', async test => {
+    await disk.write('a/b/file', 'a/b/other');
+    for (const path of ['a', 'a/b']) await chmod(disk.at(path), 0o300);
+    const result = await deleteAsAnother(disk, 'a/b/file', pinned);
+    for (const path of ['a', 'a/b']) await chmod(disk.at(path), 0o755);
+    if (!result) return test.skip('no other user can run the handler here');
+    expect(result).toMatchObject({ outcome: 'deleted', objects: 1 });
+    expect(await disk.list()).toEqual(['a', 'a/b', 'a/b/other']);
+  });
 
   it('unlinks a symbolic link itself, with or without a slash, whatever it points to', async () => {
     const [goal] = await disk.write('goal/file');

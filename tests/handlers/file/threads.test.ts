@@ -67,11 +67,11 @@ describe.runIf(process.platform === 'linux')('threads', () => {
     give.abort();
     expect((await settled).map(({ status }) => status)).toEqual(Array(6).fill('rejected'));
     expect(stopped).toBe(6);
-    expect(threads.hanging).toBe(4);
+    expect(threads.hangingIn(fifo)).toBe(4);
     expect(await threads.run('quick', 'verify', order('answers'))).toBe('answered');
     await vi.waitFor(() => {
       letGo();
-      expect(threads.hanging).toBe(0);
+      expect(threads.hangingIn(fifo)).toBe(0);
     });
   });
 
@@ -90,6 +90,26 @@ describe.runIf(process.platform === 'linux')('threads', () => {
     expect(await threads.run('quick', 'verify', order('answers'))).toBe('answered');
     give.abort();
     await settled;
+  });
+
+  it('of one root that all hang do not hold up another root, nor does having given up too many of them', async () => {
+    for (let round = 0; round < 2; round += 1) {
+      const give = new AbortController();
+      const hung = Array.from({ length: 4 }, () =>
+        threads.run('quick', 'verify', order(fifo), { signal: give.signal }),
+      );
+      const settled = Promise.allSettled(hung);
+      await vi.waitFor(
+        () =>
+          expect(readdirSync(disk.base).filter(name => /^fifo\./.test(name))).toHaveLength(4 * (round + 1)),
+        { timeout: 20_000 },
+      );
+      expect(await threads.run('quick', 'verify', order('answers'))).toBe('answered');
+      give.abort();
+      await settled;
+    }
+    await expect(threads.run('quick', 'verify', order(fifo))).rejects.toMatchObject({ kind: 'unavailable' });
+    expect(await threads.run('quick', 'verify', order('answers'))).toBe('answered');
   });
 });
 

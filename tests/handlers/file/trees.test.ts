@@ -357,7 +357,10 @@ function giveUpFrom(first: number, left: Promise<unknown>[], disk: Disk): Contex
       if (calls < first) return context.call(work);
       const controller = new AbortController();
       const late = new StorageError('unavailable', 'no answer');
-      left.push(work(controller.signal));
+      const working = work(controller.signal);
+      // It is waited for later, and meanwhile no rejection that nobody handles.
+      working.catch(() => {});
+      left.push(working);
       controller.abort(late);
       return Promise.reject(late);
     },
