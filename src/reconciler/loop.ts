@@ -150,7 +150,7 @@ export class Loop {
       return;
     }
     // What was claimed is begun first: the questions before a sleep would compete with the guard's.
-    if (rows > 0 && (await this.#options.signal.wait(BEFORE_QUESTIONS)) !== undefined) return;
+    if (rows > 0 && (await this.#rung(BEFORE_QUESTIONS)) !== undefined) return;
     const served = [...this.#rooms().keys()];
     const armed = (await wakeUp?.arm(served)) ?? new Set();
     // In this order: a row that falls due after one question was asked is the answer to the next. The other way round,
@@ -287,12 +287,17 @@ export class Loop {
     return Math.min(...times);
   }
 
+  /** Waits for a ring, and tells of one that came by notification. */
+  async #rung(ms: number): Promise<Ring | undefined> {
+    const ring = await this.#options.signal.wait(ms);
+    if (ring === 'ring') this.#options.events.emit('wakeup', { cause: 'notify' });
+    return ring;
+  }
+
   async #sleep(ms: number): Promise<void> {
     if (this.#tenure.stopping) return;
-    const { signal, events, wakeUp, poll } = this.#options;
-    const ring = await signal.wait(ms);
-    if (ring === 'ring') events.emit('wakeup', { cause: 'notify' });
-    if (ring !== undefined) return;
+    const { events, wakeUp, poll } = this.#options;
+    if ((await this.#rung(ms)) !== undefined) return;
     events.emit('wakeup', { cause: 'timer' });
     // A safety poll also proves that notifications would have come.
     if (ms >= poll * 0.9) void wakeUp?.verify();
