@@ -15,7 +15,6 @@ import {
   type Settlement,
   storable,
   texts,
-  words,
 } from './rows.ts';
 import type { Backlog } from './schema.ts';
 
@@ -200,14 +199,14 @@ export class Outbox {
   ): Promise<string[]> {
     return await this.#settled(sql<Fenced>`
       SELECT afterdelete.settle_done(${worker}, ${keep}, ${ids(rows)}::bigint[], ${claims(rows)}::bigint[],
-        ${words(rows.map(r => r.outcome))}::text[], ${objects(rows)}::bigint[], ${bytes(rows)}::bigint[],
+        ${plain(rows.map(r => r.outcome))}::text[], ${objects(rows)}::bigint[], ${bytes(rows)}::bigint[],
         ${texts(rows.map(r => r.note))}::text[]) AS fenced`);
   }
 
   /** Puts rows back to pending. Returns the ids that the worker did not hold any more. */
   async settleBack(rows: readonly (Settlement & { kind: 'back' })[]): Promise<string[]> {
     return await this.#settled(sql<Fenced>`
-      SELECT afterdelete.settle_back(${ids(rows)}::bigint[], ${claims(rows)}::bigint[], ${words(rows.map(r => r.reason))}::text[],
+      SELECT afterdelete.settle_back(${ids(rows)}::bigint[], ${claims(rows)}::bigint[], ${plain(rows.map(r => r.reason))}::text[],
         ${rows.map(r => r.delay)}::double precision[], ${texts(rows.map(r => r.error))}::text[], ${objects(rows)}::bigint[],
         ${bytes(rows)}::bigint[]) AS fenced`);
   }

@@ -104,7 +104,6 @@ export function storable(text: string | null): string | null {
 export const plain = (values: readonly (string | number | null)[]) =>
   // unnest() fills up what is missing with NULL.
   values.every(value => value === null) ? '{}' : `{${values.map(value => value ?? 'NULL').join()}}`;
-export const words: (values: readonly string[]) => string = plain;
 export const ids = (rows: readonly Settled[]) => plain(rows.map(r => r.row.id));
 export const claims = (rows: readonly Settled[]) => plain(rows.map(r => r.row.claim));
 export const objects = (rows: readonly Settled[]) => plain(rows.map(r => r.objects));

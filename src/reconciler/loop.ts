@@ -183,8 +183,9 @@ export class Loop {
       if (tenure.ended) return { rows: 0, full: false };
       this.#linger.claimed(rows.length);
       let full = false;
+      const byStore = Map.groupBy(rows, row => row.store);
       for (const store of stores) {
-        const mine = rows.filter(row => row.store === store.name);
+        const mine = byStore.get(store.name) ?? [];
         full ||= mine.length > 0 && mine.length === rooms.get(store.name);
         if (rooms.has(store.name) && !paused.has(store.name))
           this.#floors.claimed(

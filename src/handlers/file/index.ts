@@ -35,7 +35,9 @@ export function createFileHandler(options: FileHandlerOptions = {}): Handler {
   const { threads, release } = useThreads();
 
   const placeOf = (root: string, context?: Context): Place => ({
-    ...{ root, pinned, recorded: context?.identity(root) },
+    root,
+    pinned,
+    recorded: context?.identity(root),
   });
 
   async function deleteUnder(root: string, cleanups: readonly Cleanup[], context: Context) {

@@ -30,7 +30,7 @@ const IDLE = 30_000;
  */
 const MOST_HANGING = 8;
 
-/** How long `ended` waits for threads to end, in ms: those that do not hang take a few. */
+/** How long `endThreads` waits for threads to end, in ms: those that do not hang take a few. */
 const PATIENCE = 1_000;
 
 const WORKER = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url).href;

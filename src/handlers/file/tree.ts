@@ -145,8 +145,12 @@ class TreeDeletion {
   /** Never rejects: what goes wrong is noted. */
   async #call(tickets: readonly Ticket[], lane: number, first: boolean): Promise<void> {
     const order = {
-      ...{ place: this.#place, items: tickets.map(itemOf), first, lane },
-      ...{ memory: this.#memory.buffer, ms: first ? FIRST_BUDGET : CALL_BUDGET },
+      place: this.#place,
+      items: tickets.map(itemOf),
+      first,
+      lane,
+      memory: this.#memory.buffer,
+      ms: first ? FIRST_BUDGET : CALL_BUDGET,
     };
     try {
       const answer = await this.#context.call(signal =>

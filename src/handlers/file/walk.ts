@@ -128,11 +128,7 @@ class Walk {
     } catch (error) {
       if (!(error instanceof Recalled)) throw error;
     }
-    const left = this.#left();
-    return {
-      ...{ left, ended: this.#ended, failures: this.#failures },
-      ...{ worst: this.#worst },
-    };
+    return { left: this.#left(), ended: this.#ended, failures: this.#failures, worst: this.#worst };
   }
 
   #mayGoOn(): boolean {
