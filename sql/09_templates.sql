@@ -15,6 +15,7 @@ CREATE TABLE afterdelete.watched (
   prefix        text COLLATE "C" NOT NULL,
   exact_pattern text NOT NULL,
   above_pattern text NOT NULL,
+  depth         integer,
   exact_query   text NOT NULL,
   below_query   text,
   scan_query    text NOT NULL,
@@ -41,6 +42,7 @@ COMMENT ON COLUMN afterdelete.watched.each_row IS 'Whether its triggers fire for
 COMMENT ON COLUMN afterdelete.watched.prefix IS 'With what all that it could render begins; without host for file:.';
 COMMENT ON COLUMN afterdelete.watched.exact_pattern IS 'Regular expression of all that it could render; for file: without host and trailing slash.';
 COMMENT ON COLUMN afterdelete.watched.above_pattern IS 'Regular expression of all above what it could render, without trailing slash.';
+COMMENT ON COLUMN afterdelete.watched.depth IS 'Segments of all that it could render, those of the scheme included; NULL where a value may have slashes.';
 COMMENT ON COLUMN afterdelete.watched.exact_query IS 'How the guard asks which rows hold exactly some targets.';
 COMMENT ON COLUMN afterdelete.watched.below_query IS 'How the guard asks which rows hold something below some trees, by index.';
 COMMENT ON COLUMN afterdelete.watched.scan_query IS 'The same where no index helps: one pass over the table for a whole batch.';
@@ -70,7 +72,8 @@ COMMENT ON FUNCTION afterdelete.broken_rule(text) IS 'The first rule of afterdel
 
 -- For file: the host and a trailing slash make no difference to the guard.
 CREATE FUNCTION afterdelete.guarded_form(target text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
-  CASE WHEN left(target, 7) = 'file://'
+  CASE WHEN starts_with(target, 'file:///') AND right(target, 1) <> '/' THEN target
+       WHEN starts_with(target, 'file://')
        THEN 'file://' || substr(target, 7 + strpos(substr(target, 8), '/'),
                                 CASE WHEN right(target, 1) = '/' THEN length(target) - 7 - strpos(substr(target, 8), '/') ELSE length(target) END)
        ELSE target END;

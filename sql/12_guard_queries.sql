@@ -114,25 +114,28 @@ CREATE FUNCTION afterdelete.holding_rows(w afterdelete.watched, form text) RETUR
 $$;
 COMMENT ON FUNCTION afterdelete.holding_rows(afterdelete.watched, text) IS 'The subquery for the rows that hold, with their key, what they hold, and that in the guard''s form.';
 
--- With one placeholder there is no need to match each target with a regular expression, which would be most of the work: what
--- stands between what is before and behind it is the value. Whether it is right shows when what is found is rendered.
-CREATE FUNCTION afterdelete.single_value(kind text, value text, slash boolean) RETURNS text LANGUAGE sql IMMUTABLE RETURN
+-- Matching each target with a regular expression would be most of the guard's work. It is not needed where values can be cut out:
+-- what stands between what is before and behind the only placeholder, or of a segment that holds one. Whether it was right shows
+-- when what is found is rendered.
+CREATE FUNCTION afterdelete.read_value(kind text, value text) RETURNS text LANGUAGE sql IMMUTABLE RETURN
   CASE kind
-    WHEN 'integer' THEN format('SELECT CASE WHEN %1$s ~ ''^-?[0-9]+$'' THEN CASE WHEN length(%1$s) <= 18 THEN %1$s::bigint '
+    WHEN 'integer' THEN format('CASE WHEN translate(%1$s, ''0123456789'', '''') IN ('''', ''-'') AND %1$s NOT IN ('''', ''-'') AND strpos(%1$s, ''-'') <= 1 THEN '
+                               'CASE WHEN length(%1$s) <= 18 THEN %1$s::bigint '
                                'WHEN %1$s::numeric BETWEEN -9223372036854775808 AND 9223372036854775807 THEN %1$s::bigint END END', value)
-    WHEN 'uuid' THEN format('SELECT CASE WHEN %1$s LIKE ''________-____-____-____-____________'' AND translate(%1$s, ''0123456789abcdef'', '''') = ''----'' '
+    WHEN 'uuid' THEN format('CASE WHEN %1$s LIKE ''________-____-____-____-____________'' AND translate(%1$s, ''0123456789abcdef'', '''') = ''----'' '
                             'THEN %1$s::uuid END', value)
-    WHEN 'text' THEN format(CASE WHEN slash THEN 'SELECT %1$s UNION ALL SELECT %1$s || ''/''' ELSE 'SELECT %1$s' END, value) END;
-COMMENT ON FUNCTION afterdelete.single_value(text, text, boolean) IS
-  'The query for the value, or values, of the only placeholder of a template; NULL for kinds of columns that are looked up otherwise.';
+    WHEN 'text' THEN value END;
+COMMENT ON FUNCTION afterdelete.read_value(text, text) IS
+  'The expression for the value of a column, from its text in a target; it is NULL for what no such column can have rendered. NULL for kinds that are looked up otherwise.';
 
 CREATE FUNCTION afterdelete.single_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '
                 'FROM (SELECT * FROM %s t WHERE t.%I = ANY (ARRAY(SELECT s.value FROM unnest($2::text[]) AS u (form) CROSS JOIN LATERAL (%s) AS s (value)))) t '
                 'JOIN unnest($1::integer[], $2::text[]) AS a (n, form) ON a.form = t."afterdelete form"',
                 afterdelete.holding_rows(w, form), min(c.name),
-                afterdelete.single_value(min(c.kind), format('substr(u.form, %s, greatest(0, length(u.form) - %s))', 1 + length(min(p.piece[1])), length(min(p.piece[1])) + length(min(p.piece[2]))),
-                                         form LIKE E'file://%\x02' AND bool_or(c.slashes)))
+                format(CASE WHEN form LIKE E'file://%\x02' AND bool_or(c.slashes) THEN 'SELECT %1$s UNION ALL SELECT %1$s || ''/''' ELSE 'SELECT %1$s' END,
+                       afterdelete.read_value(min(c.kind), format('substr(u.form, %s, greatest(0, length(u.form) - %s))',
+                                                                  1 + length(min(p.piece[1])), length(min(p.piece[1])) + length(min(p.piece[2]))))))
     FROM regexp_matches(form, E'^([^\x01-\x03]*)[\x01\x03][0-9]+\x02([^\x01-\x03]*)$') AS p (piece)
    CROSS JOIN afterdelete.marked_columns(w, form) c
   HAVING count(*) = 1 AND min(c.kind) IN ('integer', 'uuid', 'text')
@@ -140,8 +143,30 @@ $$;
 COMMENT ON FUNCTION afterdelete.single_query(afterdelete.watched, text) IS
   'The query for the rows that hold exactly some targets ($1 their numbers, $2 their forms), where the template has one placeholder; NULL where it has more.';
 
+CREATE FUNCTION afterdelete.segments_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
+  WITH segment AS (
+    SELECT p.nth, c.name,
+           CASE WHEN p.piece IS NOT NULL THEN afterdelete.read_value(c.kind,
+             format(CASE WHEN p.piece = '{"",""}' THEN 'split_part(u.form, ''/'', %1$s)'
+                         ELSE 'substr(split_part(u.form, ''/'', %1$s), %2$s, greatest(0, length(split_part(u.form, ''/'', %1$s)) - %3$s))' END,
+                    p.nth, 1 + length(p.piece[1]), length(p.piece[1]) + length(p.piece[2]))) END AS value
+      FROM (SELECT s.nth, s.segment, regexp_match(s.segment, E'^([^\x01-\x03]*)\x01[0-9]+\x02([^\x01-\x03]*)$') AS piece
+              FROM unnest(string_to_array(form, '/')) WITH ORDINALITY AS s (segment, nth) WHERE s.segment ~ E'[\x01\x03]') p
+      LEFT JOIN LATERAL afterdelete.marked_columns(w, p.segment) c ON true
+  )
+  SELECT format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '
+                'FROM (SELECT u.n, u.form, %s FROM unnest($1::integer[], $2::text[]) AS u (n, form) OFFSET 0) a '
+                'JOIN %s t ON %s AND t."afterdelete form" = a.form',
+                string_agg(format('%s AS v%s', s.value, s.nth), ', ' ORDER BY s.nth), afterdelete.holding_rows(w, form),
+                string_agg(format('t.%I = a.v%s', s.name, s.nth), ' AND ' ORDER BY s.nth))
+    FROM segment s
+  HAVING bool_and(s.value IS NOT NULL)
+$$;
+COMMENT ON FUNCTION afterdelete.segments_query(afterdelete.watched, text) IS
+  'The query for the rows that hold exactly some targets ($1 their numbers, $2 their forms), where no segment of the template has more than one placeholder, and none may have slashes; NULL elsewhere.';
+
 CREATE FUNCTION afterdelete.exact_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT coalesce(afterdelete.single_query(w, form), format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '
+  SELECT coalesce(afterdelete.single_query(w, form), afterdelete.segments_query(w, form), format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '
                 'FROM (SELECT u.n, u.form, regexp_match(u.form, %L) AS v FROM unnest($1::integer[], $2::text[]) AS u (n, form) OFFSET 0) a '
                 'JOIN %s t ON %s t."afterdelete form" = a.form',
                 w.exact_pattern, afterdelete.holding_rows(w, form),
@@ -198,6 +223,7 @@ BEGIN
   w.prefix := substring(form FROM E'^[^\x01-\x03]*');
   w.exact_pattern := '^' || afterdelete.piece_pattern(w, form) || '$';
   w.above_pattern := afterdelete.above_pattern(w, form);
+  w.depth := CASE WHEN form NOT LIKE E'%\x03%' THEN cardinality(string_to_array(form, '/')) END;
   w.exact_query := afterdelete.exact_query(w, form);
   w.below_query := afterdelete.below_query(w, form);
   w.scan_query := afterdelete.scan_query(w, form);

@@ -115,7 +115,9 @@ BEGIN
         RETURN QUERY SELECT q.n, true, w.id, w.relation, q.key, q.held, NULL::text FROM afterdelete.ask_exactly(w, numbers, asked) q;
       END IF;
       SELECT array_agg(u.n), array_agg(u.stem) INTO numbers, asked
-        FROM unnest(stems) WITH ORDINALITY AS u (stem, n) WHERE u.stem ~ w.above_pattern;
+        FROM unnest(stems) WITH ORDINALITY AS u (stem, n)
+       -- What is as deep as all that the template could render is above none of it; that is cheaper to see.
+       WHERE CASE WHEN split_part(u.stem, '/', coalesce(w.depth, 1000000)) = '' THEN u.stem ~ w.above_pattern END;
       IF numbers IS NOT NULL THEN
         RETURN QUERY EXECUTE 'SELECT q.n, false, $3, $4, q.key, q.held, NULL::text FROM ('
             || afterdelete.fill_query(w, CASE WHEN every OR cardinality(numbers) <= 8 OR afterdelete.finds_below(w)
