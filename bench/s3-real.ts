@@ -2,11 +2,11 @@
  * On a real server, versitygw, beside others: `npm run bench:s3:real -- [rows] [objects] [rounds] [memory|disk] [prefetch]`.
  * Rows of single objects against a bare loop of DeleteObjects; a prefix against `s5cmd rm` and, where it is installed,
  * `rclone delete`. Needs Go to build the server and s5cmd. The objects are files below the server's directory, made by us:
- * putting them takes longer than deleting.
+ * putting them takes longer than deleting. BENCH_NODE_FLAGS, e.g. `--cpu-prof`, go to the daemon's Node.
  */
-import { execFileSync, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
-import { cpus, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CreateBucketCommand, DeleteObjectsCommand, S3Client } from '@aws-sdk/client-s3';
 import pLimit from 'p-limit';
@@ -15,7 +15,7 @@ import { type StartedServer, startRealServer } from '../tests/s3-servers/start.t
 import { quickPlace } from '../tests/support/memory.ts';
 import { judge } from './contestants/race.ts';
 import { drain, end, start } from './s3/drain.ts';
-import { machine, median, onStage, type Stage } from './stage.ts';
+import { cpuSeconds, machine, median, onStage, type Stage } from './stage.ts';
 
 const ROWS = Number(process.argv[2] ?? 20_000);
 const OBJECTS = Number(process.argv[3] ?? 100_000);
@@ -59,11 +59,6 @@ async function timed(work: () => unknown): Promise<number> {
   return (performance.now() - begun) / 1000;
 }
 
-/** CPU time that all processes of this machine have used, in seconds. */
-function cpuOfMachine(): number {
-  return cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0) / 1000;
-}
-
 // By default in memory where that is possible: on a disk, making the objects takes longer than all that is measured.
 const server = await startRealServer('versitygw', ON_DISK ? tmpdir() : quickPlace());
 const env = {
@@ -87,34 +82,51 @@ async function bareLoop(keys: readonly string[]): Promise<void> {
   });
 }
 
-async function rows(stage: Stage): Promise<void> {
+/** CPU time of processes, added up over rounds, in seconds: unlike the machine's own, it does not count its neighbours. */
+type Cpu<Who extends string> = Record<Who, { readonly now: () => number; sum: number }>;
+
+async function spending<Who extends string, T>(cpu: Cpu<Who>, work: () => Promise<T>): Promise<T> {
+  const each = Object.values<Cpu<Who>[Who]>(cpu);
+  for (const one of each) one.sum -= one.now();
+  const result = await work();
+  for (const one of each) one.sum += one.now();
+  return result;
+}
+
+async function rows(stage: Stage, daemon: ChildProcess): Promise<void> {
   const rates = { ours: [] as number[], loop: [] as number[] };
-  const cpu = { ours: 0, loop: 0, database: 0 };
+  const of = (now: () => number) => ({ now, sum: 0 });
+  const theirs = { loop: of(() => cpuSeconds(process.pid)), server: of(() => cpuSeconds(server.pid)) };
+  const own = {
+    daemon: of(() => cpuSeconds(daemon.pid ?? 0)),
+    PostgreSQL: of(() => stage.serverCpu()),
+    server: of(() => cpuSeconds(server.pid)),
+  };
   for (let round = 1; round <= ROUNDS; round++) {
     const keys = fill(server, 'r/', ROWS);
-    cpu.loop -= cpuOfMachine();
-    rates.loop.push(ROWS / (await timed(() => bareLoop(keys))));
-    cpu.loop += cpuOfMachine();
+    const looped = await spending(theirs, () => timed(() => bareLoop(keys)));
+    rates.loop.push(ROWS / looped);
     assertEmpty(server, 'the loop');
     fill(server, 'r/', ROWS);
     const target = `'s3://${BUCKET}/r/' || (i - 1) / ${IN_A_FOLDER} || '/' || i - 1`;
-    cpu.ours -= cpuOfMachine();
-    cpu.database -= stage.serverCpu();
-    const { seconds, odd } = await drain(stage, target, ROWS);
-    cpu.ours += cpuOfMachine();
-    cpu.database += stage.serverCpu();
+    const { seconds, odd } = await spending(own, () => drain(stage, target, ROWS));
     assertEmpty(server, 'the daemon');
     if (odd > 0) throw new Error(`${odd} rows ended oddly`);
     rates.ours.push(ROWS / seconds);
+    const [our = 0, their = 0] = [rates.ours.at(-1), rates.loop.at(-1)];
+    console.log(
+      `round ${round} of ${ROUNDS}: ${Math.round(our)} rows a second, the loop ${Math.round(their)}`,
+    );
   }
   const [ours, loop] = [median(rates.ours), median(rates.loop)];
   console.log(
     `${ROWS} rows: ${Math.round(ours)} a second; a bare loop of DeleteObjects: ${Math.round(loop)}`,
   );
-  const micros = (seconds: number) => `${((1e6 * seconds) / ROWS / ROUNDS).toFixed(1)} µs`;
-  console.log(
-    `CPU a row, with the server's and writing the row: ${micros(cpu.ours)}, of them PostgreSQL ${micros(cpu.database)}; the loop ${micros(cpu.loop)}`,
-  );
+  const tell = (cpu: Readonly<Record<string, { sum: number }>>) =>
+    Object.entries(cpu)
+      .map(([who, { sum }]) => `${who} ${((1e6 * sum) / ROWS / ROUNDS).toFixed(1)}`)
+      .join(', ');
+  console.log(`CPU a row, with writing it, in µs: ${tell(own)}; of the loop: ${tell(theirs)}`);
   judge('rows ÷ the bare loop', ours / loop, 0.8, 'at least');
 }
 
@@ -170,7 +182,7 @@ try {
       AFTERDELETE_CONCURRENCY: String(CONCURRENCY),
       AFTERDELETE_PREFETCH: PREFETCH,
     });
-    if (ROWS > 0) await rows(stage);
+    if (ROWS > 0) await rows(stage, daemon);
     if (OBJECTS > 0) await prefix(stage);
     await end(daemon);
   });

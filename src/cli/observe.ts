@@ -35,6 +35,8 @@ export function logEvents(reconciler: Source, log: Logger): void {
     stopping: ({ inHand }) => log.info({ event: 'stopping', in_hand: inHand }, 'stopping'),
     stopped: ({ handedBack }) => log.info({ event: 'stopped', handed_back: handedBack }, 'stopped'),
     cleanup_done: event => {
+      // There are tens of thousands of these a second, and none is written where nobody wants to read of success.
+      if (!log.isLevelEnabled('info')) return;
       const { outcome, note, totalObjects, totalBytes } = event;
       const fields = {
         event: 'cleanup_done',

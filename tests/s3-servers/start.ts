@@ -17,6 +17,8 @@ export interface RealServer {
 export interface StartedServer extends RealServer {
   /** Where it keeps its buckets. */
   readonly data: string;
+  /** Its process. */
+  readonly pid: number;
   stop(): Promise<void>;
 }
 
@@ -65,7 +67,7 @@ export async function startRealServer(name: ServerName, directoryBelow = tmpdir(
     await stop();
     throw new Error(`${name} does not answer: ${(error as Error).message}\n${said}`);
   }
-  return { name, endpoint, region: 'us-east-1', ...CREDENTIALS, data, stop };
+  return { name, endpoint, region: 'us-east-1', ...CREDENTIALS, data, pid: child.pid ?? 0, stop };
 }
 
 /** The server that the environment names, for `S3_ENDPOINT=… npm run test:s3`. */

@@ -12,6 +12,7 @@ import { type Context, StorageError } from '../contract.ts';
 import { Budget } from './budget.ts';
 import { type Checksum, sendMd5 } from './checksums.ts';
 import { type Connection, isStaleConnection, type S3StoreSettings } from './clients.ts';
+import { writeObjects } from './delete-body.ts';
 import { failureOf, storageErrorOf } from './errors.ts';
 
 /** Most keys that S3 takes in a DeleteObjects. */
@@ -83,16 +84,13 @@ export class S3Bucket {
   }
 
   async #deleteObjects(items: readonly Item[], context: Context): Promise<DeleteObjectsCommandOutput> {
-    const Objects = items.map(({ key, versionId, etag }) => ({
-      Key: key,
-      ...(versionId === undefined ? {} : { VersionId: versionId }),
-      ...(etag === undefined ? {} : { ETag: etag }),
-    }));
     for (;;) {
       const checksum = this.#checksum;
       try {
         const output = await this.call(context, (client, abortSignal) => {
-          const command = new DeleteObjectsCommand({ Bucket: this.name, Delete: { Quiet: true, Objects } });
+          const Delete = { Quiet: true, Objects: [] };
+          const command = new DeleteObjectsCommand({ Bucket: this.name, Delete });
+          writeObjects(command, items);
           if (checksum === 'md5') sendMd5(command);
           return client.send(command, { abortSignal });
         });

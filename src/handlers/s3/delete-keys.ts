@@ -108,6 +108,7 @@ class Deletion {
     }
     const failed = match(items, errors);
     if (failed === undefined) return await this.#halve(items);
+    if (failed.size === 0) return this.#settle(items, 'deleted');
     let slow = 0;
     for (const item of items) {
       const error = failed.get(item);

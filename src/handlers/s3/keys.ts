@@ -3,6 +3,9 @@
 /** Everything but what XML 1.0 allows. A `u` expression takes a lone surrogate for a character of its own. */
 const NOT_XML = /[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/u;
 
+/** Segments `.` and `..`, and nothing but slashes. */
+const UNSAFE_PATH = /(?:^|\/)\.\.?(?:\/|$)|^\/+$/;
+
 /**
  * Which request can carry a key.
  * - `any`: DeleteObjects, and DeleteObject where there is no batch.
@@ -18,7 +21,7 @@ export type Carrier = 'any' | 'batch' | 'single' | 'none';
 export function carrierOf(key: string): Carrier {
   if (key === '' || !key.isWellFormed()) return 'none';
   const single = NOT_XML.test(key);
-  const batch = key.split('/').some(part => part === '.' || part === '..') || /^\/+$/.test(key);
+  const batch = UNSAFE_PATH.test(key);
   if (single) return batch ? 'none' : 'single';
   return batch ? 'batch' : 'any';
 }

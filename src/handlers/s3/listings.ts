@@ -28,6 +28,10 @@ export interface ListedObject {
   readonly isMarker?: boolean;
 }
 
+/** What tells one entry from another. */
+export const nameOf = ({ raw, versionId }: ListedObject): string =>
+  versionId === undefined ? raw : `${raw}\0${versionId}`;
+
 export interface Page<T> {
   readonly entries: readonly T[];
   /** What the next page begins with; undefined for the last. */

@@ -13,7 +13,8 @@ import {
 } from '../contract.ts';
 import { type Item, MAX_KEYS, type S3Bucket } from './bucket.ts';
 import { deleteKeys, type KeyOutcome } from './delete-keys.ts';
-import { keyOfMarker, type ListedObject, listObjects, listVersions, type Page } from './listings.ts';
+import { type ListedObject, listObjects, listVersions, nameOf, type Page } from './listings.ts';
+import { type OpenKey, type PagePurge, purgePage } from './purge.ts';
 import { dueOnServer, type Uploads } from './uploads.ts';
 
 /** Pages being deleted at the same time: each may be a thousand keys, in one request or in a thousand. */
@@ -34,14 +35,6 @@ interface Sweep {
   keys: number;
   deleted: number;
   yielded: boolean;
-}
-
-/** The newest version of a key whose older ones may go on in the next page: it must be the last to go. */
-interface Open {
-  readonly key: string;
-  readonly newest: ListedObject | undefined;
-  /** Whether all that is older could be deleted, so far. */
-  readonly clear: Promise<boolean>;
 }
 
 class PrefixRun {
@@ -147,7 +140,7 @@ class PrefixRun {
     const before = this.#removed;
     let from: string | undefined;
     let last: Page<ListedObject> | undefined;
-    let open: Open | undefined;
+    let open: OpenKey | undefined;
     try {
       for (;;) {
         const list = this.#purge ? listVersions : listObjects;
@@ -159,11 +152,15 @@ class PrefixRun {
         const beyond =
           this.#exactly && page.entries.some(({ key }) => key !== undefined && key !== this.#prefix);
         const next = beyond ? undefined : page.next;
-        const work = this.#purge
-          ? this.#purgePage(entries, { before: open, next, isFirst })
-          : { deletion: this.#deletePage(entries, isFirst), open: undefined };
+        const remove = (listed: readonly ListedObject[]) => this.#delete(listed);
+        const work: PagePurge = this.#purge
+          ? purgePage(entries, { before: open, next }, remove)
+          : { gone: remove(entries), open: undefined };
         open = work.open;
-        const deletion = work.deletion
+        const deletion = work.gone
+          .then(gone => {
+            if (isFirst) this.#gone = gone;
+          })
           .catch(error => {
             this.#interruption ??= error;
           })
@@ -232,48 +229,6 @@ class PrefixRun {
         `${this.#bucket.where} lists the same page of ${JSON.stringify(this.#prefix)} again and again`,
       );
     }
-  }
-
-  /** Deletes what a page lists. */
-  async #deletePage(entries: readonly ListedObject[], isFirst: boolean): Promise<void> {
-    const gone = await this.#delete(entries);
-    if (isFirst) this.#gone = gone;
-  }
-
-  /**
-   * Deletes the versions that a page lists: of each key the newest last, and only when nothing older is left, be it a
-   * version or the marker of a deletion. Otherwise what is older would come back to life.
-   */
-  #purgePage(
-    entries: readonly ListedObject[],
-    { before, next, isFirst }: { before: Open | undefined; next: string | undefined; isFirst: boolean },
-  ): { deletion: Promise<void>; open: Open | undefined } {
-    const byKey = Map.groupBy(entries, ({ key = '' }) => key);
-    const older = entries.filter(entry => !entry.isLatest);
-    const deletion = this.#delete(older);
-    const clearOf = async (key: string): Promise<boolean> => {
-      const gone = await deletion;
-      const here = older.filter(entry => entry.key === key).every(entry => gone.has(nameOf(entry)));
-      return here && (before?.key === key ? await before.clear : true);
-    };
-    const newest = new Map([...byKey].map(([key, all]) => [key, all.find(({ isLatest }) => isLatest)]));
-    if (before !== undefined && newest.get(before.key) === undefined) newest.set(before.key, before.newest);
-    // Only the key that the next page begins with may have more versions.
-    const last = next === undefined ? undefined : keyOfMarker(next);
-    const open =
-      last === undefined ? undefined : { key: last, newest: newest.get(last), clear: clearOf(last) };
-    if (last !== undefined) newest.delete(last);
-    const finish = async () => {
-      const ready: ListedObject[] = [];
-      const gone = await deletion;
-      for (const [key, entry] of newest) {
-        if (entry === undefined) continue;
-        if (await clearOf(key)) ready.push(entry);
-      }
-      const last = await this.#delete(ready);
-      if (isFirst) this.#gone = new Set([...gone, ...last]);
-    };
-    return { deletion: finish(), open };
   }
 
   /** Deletes what was listed. @returns what is gone, by `nameOf`. */
@@ -346,6 +301,3 @@ class PrefixRun {
     return { objects: this.#objects, bytes: this.#bytes };
   }
 }
-
-/** What tells one entry from another. */
-const nameOf = ({ raw, versionId }: ListedObject) => (versionId === undefined ? raw : `${raw}\0${versionId}`);
