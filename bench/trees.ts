@@ -1,7 +1,9 @@
 /**
  * Deleting trees, beside `rm -rf`, `fs.promises.rm` and rimraf: the same trees, in turn, on a disk and in memory, medians:
  * `npm run bench:trees -- [rounds] [disk|memory|rss] [part of a tree's name] [contestants]`.
- * On a disk, making the trees takes minutes: what each deletion took is told on standard error as it goes.
+ * On a disk, what each deletion took is told on standard error as it goes. All trees of a kind stand there before the first is
+ * deleted, but large ones: ext4 without a journal leaves inodes that were freed in the last minute alone, and looking for
+ * others makes creating a file forty times as slow.
  *
  * Ours is the built file handler as the daemon calls it, mark and accounting included, its threads started; the others have
  * what they need to know by then, too, but `rm`, which is started as a process (1 to 2 ms). What a deletion leaves for later
@@ -27,6 +29,8 @@ const CONTENT = Buffer.alloc(4_096, 'x');
 interface Tree {
   readonly name: string;
   readonly make: (at: string) => void;
+  /** So large that they are made one at a time. */
+  readonly oneAtATime?: boolean;
   /** Most that ours may take, as a share of `rm -rf`, on a disk and in memory. */
   readonly limits: { readonly disk?: number; readonly memory?: number };
 }
@@ -67,7 +71,7 @@ const TREES: readonly Tree[] = [
   { name: '50,000 files in 500 directories', make: folders(500, 100), limits: { disk: 0.65, memory: 1.8 } },
   { name: '100,000 files in one directory', make: folders(1, 100_000), limits: { disk: 1.4, memory: 1.8 } },
   { name: 'a chain of 200 levels', make: chain(200), limits: { disk: 1.4, memory: 1.8 } },
-  { name: '20 files of 500 MB', make: large(20, 500), limits: { disk: 1.4 } },
+  { name: '20 files of 500 MB', make: large(20, 500), oneAtATime: true, limits: { disk: 1.4 } },
 ];
 
 installPeers();
@@ -96,18 +100,24 @@ async function compare(base: string, where: 'disk' | 'memory'): Promise<void> {
       'fs.rm': path => rm(path, { recursive: true }),
       rimraf: path => rimraf(path),
     };
-    for (const { name, make, limits } of TREES) {
+    for (const { name, make, oneAtATime, limits } of TREES) {
       const limit = limits[where];
       if (limit === undefined || !name.includes(ONLY)) continue;
       const times: Record<string, number[]> = {};
+      const ahead = where === 'disk' && !oneAtATime;
+      const names = Object.keys(contestants).filter(who => WHO?.includes(who) ?? true);
+      const pathOf = (contestant: string, round: number) => join(directory, `tree-${contestant}-${round}`);
+      if (ahead) {
+        for (let round = -1; round < ROUNDS; round += 1) for (const who of names) make(pathOf(who, round));
+        execFileSync('sync');
+      }
       for (let round = -1; round < ROUNDS; round += 1) {
-        const names = Object.keys(contestants).filter(who => WHO?.includes(who) ?? true);
         // Each is first as often as last. The round before the first warms up.
         const turn = names.map((_, n) => names[(n + round + 1) % names.length] as string);
         for (const contestant of turn) {
-          const path = join(directory, 'tree');
-          make(path);
-          if (where === 'disk') execFileSync('sync');
+          const path = pathOf(contestant, round);
+          if (!ahead) make(path);
+          if (where === 'disk' && !ahead) execFileSync('sync');
           const start = performance.now();
           await contestants[contestant]?.(path);
           const ms = performance.now() - start;
@@ -126,7 +136,7 @@ async function compare(base: string, where: 'disk' | 'memory'): Promise<void> {
       const ratio = mine / (of.get('rm -rf') ?? Number.NaN);
       const toNode = mine / (of.get('fs.rm') ?? Number.NaN);
       const told = medians.map(([who, ms]) => `${who} ${ms.toFixed(ms < 100 ? 1 : 0)} ms`).join(', ');
-      const verdict = ratio <= limit && toNode <= 1 ? 'ok' : 'NOT MET';
+      const verdict = ratio <= limit && !(toNode > 1) ? 'ok' : 'NOT MET';
       console.log(
         `${where}: ${name}: ${told}; ours ÷ rm -rf ${ratio.toFixed(2)} (at most ${limit}), ÷ fs.rm ${toNode.toFixed(2)} (at most 1): ${verdict}`,
       );

@@ -41,7 +41,7 @@ export function pathOf(path: Name): string | Buffer {
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: a name may contain any byte but NUL and the slash.
-const ASCII = /^[\x01-\x7f]*$/;
+export const ASCII = /^[\x01-\x7f]*$/;
 
 /** A directory below a root, as an address: it says nothing about whether it is there. */
 export class Folder {

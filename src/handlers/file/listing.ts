@@ -21,7 +21,9 @@ export interface Entry {
 
 /** Goes through a directory as it stands, by a descriptor of its own. */
 export function* entriesOf(folder: OpenFolder): Generator<Entry, void> {
-  let dir: Dir = opendirSync(folder.path, { encoding: NAMES, bufferSize: AHEAD });
+  // Of a path of bytes, Node can only look at an entry whose name is bytes as well.
+  const encoding = typeof folder.path === 'string' ? NAMES : BYTES;
+  let dir: Dir = opendirSync(folder.path, { encoding, bufferSize: AHEAD });
   try {
     let entry = read(dir);
     if (entry === 'unknown' || (entry && entry.constructor !== Dirent)) {

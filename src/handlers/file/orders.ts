@@ -127,6 +127,8 @@ export interface WalkAnswer {
   readonly ended: readonly Ended[];
   readonly failures: number;
   readonly worst: Failure | undefined;
+  /** Time that an entry took, in ms. */
+  readonly pace: number;
 }
 
 export interface Ended extends Readonly<Pick<Progress, 'keptFiles' | 'spoiled'>> {

@@ -11,7 +11,16 @@
 import { closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync, readSync } from 'node:fs';
 import { StorageError } from '../contract.ts';
 import { classify, codeOf } from './errors.ts';
-import { Folder, type Folders, type Name, nameOf, type OpenFolder, pathOf, Unreachable } from './folders.ts';
+import {
+  ASCII,
+  bytesOf,
+  Folder,
+  type Folders,
+  type Name,
+  nameOf,
+  type OpenFolder,
+  Unreachable,
+} from './folders.ts';
 import { unreachableRoot } from './root.ts';
 
 /**
@@ -62,7 +71,7 @@ class Pin implements OpenFolder {
   }
 
   entry(name: Name): string | Buffer {
-    return pathOf(this.#below + name);
+    return ASCII.test(name) ? this.#below + name : bytesOf(this.#below + name);
   }
 
   close(): void {

@@ -47,6 +47,11 @@ export class Budget {
     this.#done += 1;
   }
 
+  /** Time that each entry took, in ms. */
+  get pace(): number {
+    return this.elapsed / Math.max(1, this.#done);
+  }
+
   /** Time since its beginning, in ms. */
   get elapsed(): number {
     return performance.now() - this.#start;

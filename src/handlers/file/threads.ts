@@ -17,8 +17,11 @@ declare global {
   }
 }
 
-/** Deleting in several directories at a time is what makes a disk fast; beyond four nothing was gained. */
-export const TREE_THREADS = 4;
+/**
+ * Deleting in several directories at a time is what makes a disk fast. On ext4 that discards what is freed, on two CPUs, six took
+ * four fifths of the time that four did, and eight as much as six; in memory all took the same.
+ */
+export const TREE_THREADS = 6;
 const QUICK_THREADS = 4;
 
 /** How long a thread is kept that has nothing to do, in ms. One of each kind always is. */

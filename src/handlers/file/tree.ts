@@ -26,8 +26,14 @@ import { ThreadFailure, type Threads, TREE_THREADS } from './threads.ts';
 /** Directories that one call gets at most. */
 const MOST_ITEMS = 64;
 
-/** Threads that share the files of one directory at most: each lists it, and more than there are CPUs only get in each other's way. */
+/**
+ * Threads that share the files of one directory at most, where that is work for the CPU: each lists it, and more than there are
+ * CPUs only get in each other's way.
+ */
 const MOST_SHARES = Math.max(2, availableParallelism());
+
+/** From this time for an entry on, in ms, the disk is waited for, and all threads share. In memory it takes a third of it. */
+const WAITS = 0.04;
 
 /** How long the first call may take, in ms: it is among the small work, which a small tree is, too. */
 const FIRST_BUDGET = 10;
@@ -96,6 +102,7 @@ class TreeDeletion {
     const timer = setInterval(() => {
       if (this.#mustHalt()) this.#memory.stop();
     }, SLICE_CHECK);
+    this.#memory.idle = TREE_THREADS;
     try {
       await this.#call(this.#take(), 0, true);
       this.#topIsGone ||= this.#early !== undefined;
@@ -168,7 +175,7 @@ class TreeDeletion {
     if (receipt.objects > 0) this.#context.progress(this.#id, receipt);
   }
 
-  #accept({ left, ended, failures, worst }: WalkAnswer, tickets: readonly Ticket[]): void {
+  #accept({ left, ended, failures, worst, pace }: WalkAnswer, tickets: readonly Ticket[]): void {
     this.#failures += failures;
     if (worst) this.#weigh(worst);
     const next = new Set<Branch>();
@@ -199,7 +206,7 @@ class TreeDeletion {
       next.add(branch);
     }
     for (const branch of next) {
-      if (branch.open === 0 && !branch.ended) this.#goOnWith(branch, tickets);
+      if (branch.open === 0 && !branch.ended) this.#goOnWith(branch, tickets, pace);
     }
   }
 
@@ -221,13 +228,13 @@ class TreeDeletion {
    * A directory that took a whole call and is not done is shared out, when there is nothing else to do: the kernel unlinks
    * in one directory one by one, but looking at the files and giving their blocks back goes side by side.
    */
-  #goOnWith(branch: Branch, before: readonly Ticket[]): void {
+  #goOnWith(branch: Branch, before: readonly Ticket[], pace: number): void {
     const begun = before.some(ticket => ticket.branch === branch && !ticket.share);
     if (branch.phase !== 'list' || !begun || this.#stack.length > 0) {
       this.#stack.push({ branch, keptFiles: 0 });
       return;
     }
-    const of = Math.min(this.#freeLanes.length + 1, MOST_SHARES);
+    const of = Math.min(this.#freeLanes.length + 1, pace < WAITS ? MOST_SHARES : TREE_THREADS);
     const after = branch.keptFiles;
     branch.open = of;
     for (let n = 0; n < of; n += 1) this.#stack.push({ branch, share: { n, of, after }, keptFiles: 0 });

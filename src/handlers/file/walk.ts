@@ -37,6 +37,9 @@ const MOST_FOLDERS = 10_000;
 /** How long it works, in ms, before it gives work away to a thread that has none. */
 const GIVE_AFTER = 1;
 
+/** The first call of a tree gives away when it has found more directories than a small tree has. */
+const SMALL_TREE = 64;
+
 export function walk(order: WalkOrder): Answer<WalkAnswer> {
   const { place, items, first } = order;
   return withinVerified(place, (folders, verify) => {
@@ -44,7 +47,7 @@ export function walk(order: WalkOrder): Answer<WalkAnswer> {
     if (first) {
       const early = beginWith(items[0] as Item, folders, memory, place.root);
       if (early?.outcome === 'absent') verify();
-      if (early) return { early, left: [], ended: [], failures: 0, worst: undefined };
+      if (early) return { early, left: [], ended: [], failures: 0, worst: undefined, pace: 0 };
     }
     const answer = new Walk(order, folders, memory).run();
     // Gone, and not by this: as with what was never there.
@@ -103,8 +106,10 @@ class Walk {
   #halted = false;
   /** Directories on the stack that are to be listed: what could be given away. */
   #unlisted: number;
+  /** So many of them it keeps, whoever has nothing to do. */
+  readonly #keeps: number;
 
-  constructor({ items, lane, ms }: WalkOrder, folders: Folders, memory: TreeMemory) {
+  constructor({ items, first, lane, ms }: WalkOrder, folders: Folders, memory: TreeMemory) {
     this.#folders = folders;
     this.#memory = memory;
     this.#lane = lane;
@@ -117,6 +122,7 @@ class Walk {
       this.#stack.push({ ...progress, folder, up: above, item, share });
     }
     this.#unlisted = items.filter(({ phase }) => phase === 'list').length;
+    this.#keeps = first ? SMALL_TREE : 1;
   }
 
   run(): WalkAnswer {
@@ -128,12 +134,15 @@ class Walk {
     } catch (error) {
       if (!(error instanceof Recalled)) throw error;
     }
-    return { left: this.#left(), ended: this.#ended, failures: this.#failures, worst: this.#worst };
+    return {
+      ...{ left: this.#left(), ended: this.#ended },
+      ...{ failures: this.#failures, worst: this.#worst, pace: this.#budget.pace },
+    };
   }
 
   #mayGoOn(): boolean {
     if (this.#halted || !this.#budget.goesOn) return false;
-    const give = this.#unlisted > 1 && this.#memory.idle > 0 && this.#budget.elapsed > GIVE_AFTER;
+    const give = this.#unlisted > this.#keeps && this.#memory.idle > 0 && this.#budget.elapsed > GIVE_AFTER;
     return !give;
   }
 

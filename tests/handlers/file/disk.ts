@@ -27,8 +27,8 @@ export class Disk {
     this.handler = createFileHandler(options);
   }
 
-  static async create(options: FileHandlerOptions = {}): Promise<Disk> {
-    const base = await realpath(await mkdtemp(join(tmpdir(), 'afterdelete-file-')));
+  static async create(options: FileHandlerOptions = {}, place = tmpdir()): Promise<Disk> {
+    const base = await realpath(await mkdtemp(join(place, 'afterdelete-file-')));
     const disk = new Disk(base, options);
     await mkdir(disk.path);
     disk.identity = (await disk.handler.identify?.(disk.root, { create: true })) ?? '';

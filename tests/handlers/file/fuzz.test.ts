@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Target } from '../../../src/target.ts';
+import { quickPlace } from '../../support/memory.ts';
 import { Disk, exists, succeeds } from './disk.ts';
 
 const modes = process.platform === 'linux' ? [true, false] : [false];
@@ -24,17 +25,26 @@ function picture(directory: string): string[] {
   return names.sort().flatMap(name => {
     const path = `${directory}/${name}`;
     const found = lstatSync(Buffer.from(path, 'latin1'));
-    const line = `${path} ${found.mode} ${found.size} ${found.ino} ${found.mtimeMs}`;
+    const line = `${path} ${found.mode} ${found.size} ${found.ino} ${found.mtimeMs} ${found.nlink}`;
     return found.isDirectory() ? [line, ...picture(path)] : [line];
   });
 }
 
-/** What lies beside the root, with the names that are deleted below it. */
-function makeOutside(base: string): void {
+/** Kinds of files that no data can be written to. */
+const SPECIAL = ['fifo', 'socket', 'device'] as const;
+
+/** What lies beside the root, with the names that are deleted below it. Resolves to what ends the socket. */
+async function makeOutside(base: string): Promise<Server> {
   mkdirSync(join(base, 'outside/a/b'), { recursive: true });
   for (const path of ['outside/file', 'outside/a/file', 'outside/a/b/file', 'root2', 'file']) {
     writeFileSync(join(base, path), 'precious');
   }
+  execFileSync('mkfifo', [join(base, 'outside/fifo')]);
+  // Only root may; without, no tree has one.
+  await succeeds('mknod', join(base, 'outside/device'), 'c', '1', '3');
+  const server = createServer().listen(join(base, 'outside/socket'));
+  await new Promise(resolve => server.once('listening', resolve));
+  return server;
 }
 
 const segment = fc.oneof(
@@ -44,6 +54,7 @@ const segment = fc.oneof(
     arbitrary: fc.constantFrom('.', '..', '', '...', '~', '-rf', '*', '%2e%2e', '.afterdelete-root'),
   },
   fc.constantFrom('\0', '\n', '\\', 'x'.repeat(255), 'x'.repeat(256), '\u2025', '\ud800', 'ö', '../outside'),
+  fc.constantFrom(...SPECIAL, 'hard', 'ring', 'ring2'),
   fc.string({ maxLength: 12, unit: 'binary' }),
 );
 const hostilePath = fc
@@ -54,18 +65,41 @@ const hostilePath = fc
   )
   .map(([before, names, after]) => `${before}${names.join('/')}${after}`);
 
+/** What is there already, or cannot be here, is left. */
+function put(make: () => void): boolean {
+  try {
+    make();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 describe.each(modes)('hostile targets (pinned: %s)', pinned => {
   let disk: Disk;
+  let server: Server;
   beforeEach(async () => {
-    disk = await Disk.create({ pinned });
-    makeOutside(disk.base);
-    await disk.write('a/b/file', 'a/file', 'file');
-    symlinkSync('../outside', disk.at('out'));
-    symlinkSync(join(disk.base, 'outside/a'), disk.at('a/link'));
-    symlinkSync('loop', disk.at('loop'));
-    symlinkSync('../..', disk.at('a/up'));
+    disk = await Disk.create({ pinned }, quickPlace());
+    server = await makeOutside(disk.base);
+    await stand();
   });
-  afterEach(() => disk.remove());
+  afterEach(() => {
+    server.close();
+    return disk.remove();
+  });
+
+  /** What the targets may hit. What was rightly deleted is there again for the next. */
+  async function stand(): Promise<void> {
+    const long = 'x'.repeat(255);
+    await disk.write('a/b/file', 'a/file', 'file', `${long}/${long}`);
+    const links = {
+      ...{ out: '../outside', 'a/link': join(disk.base, 'outside/a'), 'a/up': '../..' },
+      ...{ loop: 'loop', ring: 'ring2', ring2: 'ring' },
+    };
+    for (const [path, goal] of Object.entries(links)) put(() => symlinkSync(goal, disk.at(path)));
+    for (const kind of SPECIAL) put(() => linkSync(join(disk.base, 'outside', kind), disk.at(kind)));
+    put(() => linkSync(join(disk.base, 'outside/file'), disk.at('hard')));
+  }
 
   /** As a target would be taken apart by whoever does not look at what it says. */
   const raw = (path: string): Target => ({
@@ -89,15 +123,32 @@ describe.each(modes)('hostile targets (pinned: %s)', pinned => {
           const results = await disk.handler.delete(batch, disk.context());
           for (const result of results) expect(result.outcome).toMatch(/^(deleted|absent|dead)$/);
         }
+        await stand();
         expect(picture(join(disk.base, 'outside'))).toEqual(outside);
         expect(lstatSync(disk.at('.afterdelete-root')).ino).toBe(mark);
         expect(await exists(join(disk.base, 'file'))).toBe(true);
         expect(await exists(join(disk.base, 'root2'))).toBe(true);
-        // What was rightly deleted is there again for the next.
-        await disk.write('a/b/file', 'a/file', 'file');
       }),
       { numRuns: 200 },
     );
+  });
+
+  it('a thousand levels deep', async () => {
+    const outside = picture(join(disk.base, 'outside'));
+    // By paths, each level costs a look at all above it.
+    const depth = pinned ? 1000 : 100;
+    const deepest = 'd/'.repeat(depth);
+    for (const levels of [depth + 1, depth, depth - 1, depth / 2, 1]) {
+      for (const end of ['out/file', 'out/', 'out', 'up/file', 'file/', 'file', '../out', '']) {
+        await disk.write(`${deepest}file`);
+        put(() => symlinkSync(join(disk.base, 'outside'), disk.at(`${deepest}out`)));
+        put(() => symlinkSync('../'.repeat(depth + 1), disk.at(`${deepest}up`)));
+        const target = raw(`${disk.path}/${'d/'.repeat(levels)}${end}`);
+        const { outcome } = await disk.delete('x', { target, pruneParents: 32 });
+        expect(outcome).toMatch(/^(deleted|absent|dead)$/);
+        expect(picture(join(disk.base, 'outside'))).toEqual(outside);
+      }
+    }
   });
 });
 
@@ -112,74 +163,69 @@ const kind = fc.constantFrom(
   'out',
   'outfile',
   'loop',
+  'ring',
   'up',
-  'fifo',
   'hard',
   'nowhere',
-  'node',
+  ...SPECIAL,
 );
 const entry = fc.record({ name, kind, at: fc.nat(20) });
 
 describe.runIf(process.platform === 'linux')('hostile trees', () => {
   let disk: Disk;
+  let server: Server;
   beforeEach(async () => {
-    disk = await Disk.create();
-    makeOutside(disk.base);
+    disk = await Disk.create({}, quickPlace());
+    server = await makeOutside(disk.base);
   });
-  afterEach(() => disk.remove());
+  afterEach(() => {
+    server.close();
+    return disk.remove();
+  });
 
-  /** Puts an entry into one of the directories that are there; null if it cannot stand there. */
-  function put(folders: string[], one: { name: string; kind: string; at: number }): boolean {
+  /** Puts an entry into one of the directories that are there; false if it cannot stand there. */
+  function putInto(folders: string[], one: { name: string; kind: string; at: number }): boolean {
+    if (/[/\0]/.test(one.name) || one.name === '.' || one.name === '..') return false;
     const folder = folders[one.at % folders.length] as string;
     const path = `${folder}/${one.name}`;
     const bytes = Buffer.from(path, 'latin1');
     const outside = Buffer.from(join(disk.base, 'outside'));
-    try {
-      if (/[/\0]/.test(one.name) || one.name === '.' || one.name === '..') return false;
+    return put(() => {
       if (one.kind === 'folder') {
         mkdirSync(bytes);
         folders.push(path);
       } else if (one.kind === 'out') symlinkSync(outside, bytes);
       else if (one.kind === 'outfile') symlinkSync(join(disk.base, 'outside/file'), bytes);
       else if (one.kind === 'loop') symlinkSync(Buffer.from(one.name, 'latin1'), bytes);
+      // To the next name, in which another may stand that leads back.
+      else if (one.kind === 'ring') symlinkSync({ a: 'b', b: 'c', c: 'a' }[one.name] ?? 'a', bytes);
       else if (one.kind === 'up') symlinkSync('../..', bytes);
       else if (one.kind === 'nowhere') symlinkSync('nowhere', bytes);
       else if (one.kind === 'hard') linkSync(join(disk.base, 'outside/file'), bytes);
-      else if (one.kind === 'fifo' || one.kind === 'node') makeSpecial(bytes, one.kind);
+      // Each has another name outside, which must stay.
+      else if (SPECIAL.some(special => special === one.kind))
+        linkSync(join(disk.base, 'outside', one.kind), bytes);
       else writeFileSync(bytes, 'x', { flag: 'wx' });
-      return true;
-    } catch {
-      return false;
-    }
-  }
-
-  /** The command takes no bytes that are not UTF-8: only plain names become a FIFO or a device. */
-  function makeSpecial(bytes: Buffer, what: 'fifo' | 'node'): void {
-    if (!/^[a-z]$/.test(bytes.toString().slice(-1)) || bytes.includes(0xff)) throw new Error('no plain name');
-    const path = bytes.toString();
-    execFileSync(what === 'fifo' ? 'mkfifo' : 'mknod', what === 'fifo' ? [path] : [path, 'c', '1', '3'], {
-      stdio: 'ignore',
     });
   }
 
-  it('hundreds of them, of links, loops, FIFOs, devices, hard links and names of any bytes', async () => {
+  it('two thousand of them, of links, loops, FIFOs, sockets, devices, hard links and names of any bytes', async () => {
     const outside = picture(join(disk.base, 'outside'));
     let stood = 0;
     await fc.assert(
       fc.asyncProperty(fc.array(entry, { minLength: 1, maxLength: 30 }), async entries => {
         mkdirSync(disk.at('t'));
         const folders = [disk.at('t')];
-        const stand = entries.filter(one => put(folders, one));
+        const stand = entries.filter(one => putInto(folders, one));
         stood += stand.length;
         const files = stand.filter(one => one.kind !== 'folder').length;
         expect(await disk.delete('t/')).toMatchObject({ outcome: 'deleted', objects: files });
         expect(await exists(disk.at('t'))).toBe(false);
         expect(picture(join(disk.base, 'outside'))).toEqual(outside);
-        expect(lstatSync(join(disk.base, 'outside/file')).nlink).toBe(1);
       }),
-      { numRuns: 250 },
+      { numRuns: 2000 },
     );
-    expect(stood).toBeGreaterThan(1000);
+    expect(stood).toBeGreaterThan(10_000);
   });
 
   it('1,000 levels deep, with links out of it and back to its top on each', async () => {
