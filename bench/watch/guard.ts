@@ -39,7 +39,9 @@ const CASES = [
 export async function guard(db: TestDatabase, { rows = 100_000, batches = 50 } = {}): Promise<void> {
   const client = await db.connect();
   for (const { template, index, create, target, batch = 1_000 } of CASES) {
-    await db.sql(`CREATE TABLE live (id int PRIMARY KEY, folder text NOT NULL, path text ${LINGUISTIC} NOT NULL)`);
+    await db.sql(
+      `CREATE TABLE live (id int PRIMARY KEY, folder text NOT NULL, path text ${LINGUISTIC} NOT NULL)`,
+    );
     await db.sql(
       `INSERT INTO live SELECT i, 'd' || i % 100, '/data/d' || i % 100 || '/' || i || '.bin' FROM generate_series(1, $1) i`,
       [rows],
