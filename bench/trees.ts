@@ -136,9 +136,10 @@ async function compare(base: string, where: 'disk' | 'memory'): Promise<void> {
       const ratio = mine / (of.get('rm -rf') ?? Number.NaN);
       const toNode = mine / (of.get('fs.rm') ?? Number.NaN);
       const told = medians.map(([who, ms]) => `${who} ${ms.toFixed(ms < 100 ? 1 : 0)} ms`).join(', ');
+      const beside = Number.isNaN(toNode) ? '' : `, ÷ fs.rm ${toNode.toFixed(2)} (at most 1)`;
       const verdict = ratio <= limit && !(toNode > 1) ? 'ok' : 'NOT MET';
       console.log(
-        `${where}: ${name}: ${told}; ours ÷ rm -rf ${ratio.toFixed(2)} (at most ${limit}), ÷ fs.rm ${toNode.toFixed(2)} (at most 1): ${verdict}`,
+        `${where}: ${name}: ${told}; ours ÷ rm -rf ${ratio.toFixed(2)} (at most ${limit})${beside}: ${verdict}`,
       );
     }
   } finally {
@@ -155,7 +156,9 @@ async function watchMemory(base: string): Promise<void> {
     for (const [name, count, files] of [
       ['1,000,000 files in 1,000 directories', 1_000, 1_000],
       ['1,000,000 files in one directory', 1, 1_000_000],
+      ['1,000,000 directories in one', 1_000_000, 0],
     ] as const) {
+      if (!name.includes(ONLY)) continue;
       for (let folder = 0; folder < count; folder += 1) {
         mkdirSync(join(directory, 'tree', `${folder}`), { recursive: true });
         for (let file = 0; file < files; file += 1)

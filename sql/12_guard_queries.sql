@@ -163,7 +163,7 @@ CREATE FUNCTION afterdelete.segments_query(w afterdelete.watched, form text) RET
   HAVING bool_and(s.value IS NOT NULL)
 $$;
 COMMENT ON FUNCTION afterdelete.segments_query(afterdelete.watched, text) IS
-  'The query for the rows that hold exactly some targets ($1 their numbers, $2 their forms), where no segment of the template has more than one placeholder, and none may have slashes; NULL elsewhere.';
+  'The query for the rows that hold exactly some targets ($1 their numbers, $2 their forms), where no segment of the template has more than one placeholder, none may have slashes, and all are texts, integers or uuids; NULL elsewhere.';
 
 CREATE FUNCTION afterdelete.exact_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT coalesce(afterdelete.single_query(w, form), afterdelete.segments_query(w, form), format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '

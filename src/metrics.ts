@@ -191,7 +191,8 @@ export function createMetrics(options: MetricsOptions): Metrics {
     unserved.remove();
   }
 
-  // Tens of thousands a second, and the library takes its time with each: counted here, told when somebody looks.
+  // Tens of thousands a second, and the library takes its time with each: what only adds up is counted here, and told when
+  // somebody looks.
   const tallies = new Map(
     [...stores].map(store => [
       store,

@@ -33,6 +33,13 @@ const TEMPLATES = [
   's3://bucket/{u}/{f}/{b}/',
   's3://bucket/{a}{b}',
   'gs://{a}-{n}/{b}',
+  'file:///data/{n}/x{u}.bin',
+  's3://bucket/{n}/{u}/',
+  'file:///data/é{a}%_/{n}',
+  'file:///data/{a}/{a}',
+  's3://{a}//{b}',
+  'file:///aba{a}ba/{n}',
+  's3://bucket/{u}/{n}x/y',
 ] as const;
 
 const WORDS = [
@@ -64,6 +71,9 @@ const WORDS = [
   '10',
 ];
 const UUIDS = ['00000000-0000-4000-8000-000000000001', 'ffffffff-ffff-4fff-8fff-ffffffffffff'];
+
+/** Nothing that an integer column renders, or not from any value that it can have. */
+const NO_INTEGERS = ['-0', '+5', '007', '--1', '5-', '-', '9223372036854775808', '1'.repeat(1_000), '１'];
 
 function rowsOf({ below, pick, chance }: ReturnType<typeof random>): Row[] {
   const word = () => (chance(0.05) ? null : pick(WORDS));
@@ -101,6 +111,8 @@ function near(held: readonly string[], { below, pick, chance }: ReturnType<typeo
       target.replace(/.\/?$/, ''),
       target.replace(/^file:\/\/[^/]*/, 'file://other'),
       target.replace(/\d/, d => `0${d}`),
+      target.replace(/(?<=\/x?)-?\d+(?=x?(?:\/|$))/, () => pick(NO_INTEGERS)),
+      target.replace(/[0-9a-f]{8}-/, uuid => uuid.toUpperCase()),
       target.toUpperCase().replace(/^\w+:/, s => s.toLowerCase()),
     ]) {
       if (chance(0.5)) targets.add(near);

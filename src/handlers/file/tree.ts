@@ -102,7 +102,8 @@ class TreeDeletion {
     const timer = setInterval(() => {
       if (this.#mustHalt()) this.#memory.stop();
     }, SLICE_CHECK);
-    this.#memory.idle = TREE_THREADS;
+    // The first call is among the small work, and gives away what threads for trees can take at once.
+    this.#memory.idle = this.#threads.freeForTrees(this.#place.root);
     try {
       await this.#call(this.#take(), 0, true);
       this.#topIsGone ||= this.#early !== undefined;

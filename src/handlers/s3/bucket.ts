@@ -6,13 +6,14 @@ import {
   type DeleteObjectsCommandOutput,
   GetBucketVersioningCommand,
   HeadObjectCommand,
+  type ObjectIdentifier,
   type S3Client,
 } from '@aws-sdk/client-s3';
 import { type Context, StorageError } from '../contract.ts';
 import { Budget } from './budget.ts';
 import { type Checksum, sendMd5 } from './checksums.ts';
 import { type Connection, isStaleConnection, type S3StoreSettings } from './clients.ts';
-import { writeObjects } from './delete-body.ts';
+import { UnknownFrame, writeObjects } from './delete-body.ts';
 import { failureOf, storageErrorOf } from './errors.ts';
 
 /** Most keys that S3 takes in a DeleteObjects. */
@@ -51,6 +52,8 @@ export class S3Bucket {
   /** Whether a DeleteObjects has succeeded: its checksum is the right one. */
   #proven = false;
   #proving: Promise<unknown> | undefined;
+  /** Whether the objects of a DeleteObjects are written by us: until the SDK is found to write what is around them otherwise. */
+  #byHand = true;
 
   constructor(name: string, connection: Connection, settings: S3StoreSettings) {
     this.name = name;
@@ -88,16 +91,17 @@ export class S3Bucket {
       const checksum = this.#checksum;
       try {
         const output = await this.call(context, (client, abortSignal) => {
-          const Delete = { Quiet: true, Objects: [] };
-          const command = new DeleteObjectsCommand({ Bucket: this.name, Delete });
-          writeObjects(command, items);
+          const Objects = this.#byHand ? [] : items.map(objectOf);
+          const command = new DeleteObjectsCommand({ Bucket: this.name, Delete: { Quiet: true, Objects } });
+          if (this.#byHand) writeObjects(command, items);
           if (checksum === 'md5') sendMd5(command);
           return client.send(command, { abortSignal });
         });
         this.#proven = true;
         return output;
       } catch (error) {
-        if (!this.#takesOther(checksum, error)) throw error;
+        if (error instanceof UnknownFrame) this.#byHand = false;
+        else if (!this.#takesOther(checksum, error)) throw error;
       }
     }
   }
@@ -199,4 +203,13 @@ export class S3Bucket {
       }
     });
   }
+}
+
+/** As the SDK wants it. */
+function objectOf({ key, versionId, etag }: Item): ObjectIdentifier {
+  return {
+    Key: key,
+    ...(versionId === undefined ? {} : { VersionId: versionId }),
+    ...(etag === undefined ? {} : { ETag: etag }),
+  };
 }

@@ -12,8 +12,8 @@ const UNSAFE_PATH = /(?:^|\/)\.\.?(?:\/|$)|^\/+$/;
  * - `batch`: only DeleteObjects, in whose body it stands. In a path, `.` and `..` segments go raw: a proxy that
  *   resolves them makes another key of it, and a key that is nothing but slashes may become the bucket itself, so that
  *   DeleteObject would be DeleteBucket.
- * - `single`: only DeleteObject, in whose path it is percent-encoded. The SDK writes control characters raw into the
- *   XML, and one of them spoils it for a thousand keys.
+ * - `single`: only DeleteObject, in whose path it is percent-encoded. Control characters would stand raw in the XML,
+ *   and one of them spoils it for a thousand keys.
  * - `none`: both of it, or no UTF-8 at all: a lone surrogate would be sent as U+FFFD, which is another key.
  */
 export type Carrier = 'any' | 'batch' | 'single' | 'none';

@@ -336,13 +336,15 @@ async function countFiles(disk: Disk): Promise<number> {
   return (await disk.list()).filter(name => /\d\/\d+$|single/.test(name)).length;
 }
 
-/** Makes new directories in one, as fast as it can, as long as that is there. */
+/** Makes new directories in one as long as that is there, and slower than they are deleted, or there would be no end to it. */
 const WRITER = `
   const { mkdirSync } = require('node:fs');
   const { parentPort, workerData } = require('node:worker_threads');
+  const nothing = new Int32Array(new SharedArrayBuffer(4));
   for (let n = 0; ; n += 1) {
     try { mkdirSync(workerData + '/new-' + n); } catch { break; }
     if (n === 0) parentPort.postMessage('writing');
+    Atomics.wait(nothing, 0, 0, Math.random() / 5);
   }
 `;
 

@@ -1,9 +1,11 @@
 import { DeleteObjectsCommand, S3Client } from '@aws-sdk/client-s3';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { Item } from '../../../src/handlers/s3/bucket.ts';
+import { type Item, S3Bucket } from '../../../src/handlers/s3/bucket.ts';
+import { Connection } from '../../../src/handlers/s3/clients.ts';
 import { writeObjects } from '../../../src/handlers/s3/delete-body.ts';
 import { carrierOf } from '../../../src/handlers/s3/keys.ts';
+import { BUCKET, setUp } from './support.ts';
 
 const client = new S3Client({
   endpoint: 'http://127.0.0.1:1',
@@ -71,4 +73,32 @@ describe('the body of a DeleteObjects', () => {
       await expect(client.send(command)).rejects.toThrow('otherwise');
     },
   );
+
+  it('is left to the SDK once that writes another frame: the objects are deleted all the same', async () => {
+    const { server, context, requests } = await setUp();
+    const { endpoint, accessKeyId, secretAccessKey } = server;
+    const later = new S3Client({
+      ...{ endpoint, region: 'us-east-1', forcePathStyle: true },
+      credentials: { accessKeyId, secretAccessKey },
+    });
+    later.middlewareStack.add(
+      next => async args => {
+        const request = args.request as { body?: unknown };
+        request.body = `${request.body}`.replace('<Quiet>', ' <Quiet>');
+        return await next(args);
+      },
+      { step: 'serialize', priority: 'low', name: 'otherFrame' },
+    );
+    const bucket = new S3Bucket(BUCKET, new Connection(endpoint, () => later), {});
+    const keys = ['a', 'b & c', 'd'];
+    for (const key of keys) server.buckets.put(BUCKET, key);
+    for (const items of [keys.slice(0, 2), keys.slice(2)])
+      await bucket.deleteObjects(
+        items.map(key => ({ key })),
+        context,
+      );
+    expect(server.buckets.list(BUCKET)).toEqual([]);
+    expect(requests('DeleteObjects').map(request => request.keys)).toEqual([['a', 'b & c'], ['d']]);
+    later.destroy();
+  });
 });
