@@ -35,6 +35,9 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
     keepAliveInitialDelayMillis: 10_000,
   });
   pool.on('error', error => options.onError?.(error));
+  // While it hands a connection out, nobody listens to that: a server that ends it at that very moment would end the process.
+  // Whoever gets it finds out by the query.
+  pool.on('connect', client => client.on('error', () => {}));
   return new Kysely<Schema>({ dialect: new PostgresDialect({ pool: wellMannered(pool) }) });
 }
 
@@ -95,7 +98,7 @@ function wellMannered(pool: pg.Pool): PostgresPool {
         throw error;
       });
       let broken: Error | undefined;
-      // The pool listens on idle connections only: an error between two queries of this one would end the process.
+      // The pool listens on idle connections only: an error between two queries of this one.
       const onError = (error: Error) => {
         broken = error;
       };
@@ -111,8 +114,7 @@ function wellMannered(pool: pg.Pool): PostgresPool {
       const release = () => {
         taken -= 1;
         client.release(broken);
-        // A connection that is thrown away may report its end more than once, and nobody else listens.
-        if (broken === undefined) client.off('error', onError);
+        client.off('error', onError);
         const [next] = waiting;
         next?.();
       };

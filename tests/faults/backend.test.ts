@@ -2,7 +2,11 @@
  * The daemon's backend is terminated in the middle of a statement: a lock makes the statement wait, until it can be seen and
  * ended. Promised: it is tried again by itself, the row is done once, and no attempt is burnt.
  */
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
+import { sql } from 'kysely';
 import { expect, it } from 'vitest';
+import { openDatabase } from '../../src/outbox/database.ts';
 import { createBurst } from '../support/burst.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { nextEvent, testReconciler, until } from '../support/reconciler.ts';
@@ -104,4 +108,30 @@ it('in a heartbeat: the lease is renewed by the next one, and what is in hand st
   burst.release();
   await expectDone();
   expect(burst.handler.seen).toHaveLength(20);
+});
+
+it('as soon as it is ready, in the same packet: the query fails, and not the process', async () => {
+  const message = (type: string, content: string | Buffer) => {
+    const bytes = Buffer.from(content as string, 'latin1');
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(4 + bytes.length);
+    return Buffer.concat([Buffer.from(type), length, bytes]);
+  };
+  const fatal = 'SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0';
+  // The real server does so when it is told to between its last two messages, which cannot be timed from outside.
+  const server = createServer(socket => {
+    socket.on('error', () => {});
+    socket.once('data', () =>
+      socket.end(Buffer.concat([message('R', '\0\0\0\0'), message('Z', 'I'), message('E', fatal)])),
+    );
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const { port } = server.address() as AddressInfo;
+  const db = openDatabase(`postgresql://nobody@127.0.0.1:${port}/none`);
+  try {
+    await expect(sql`SELECT 1`.execute(db)).rejects.toThrow(/[Cc]onnection/);
+  } finally {
+    await db.destroy();
+    server.close();
+  }
 });
