@@ -128,14 +128,18 @@ CREATE FUNCTION afterdelete.read_value(kind text, value text) RETURNS text LANGU
 COMMENT ON FUNCTION afterdelete.read_value(text, text) IS
   'The expression for the value of a column, from its text in a target; it is NULL for what no such column can have rendered. NULL for kinds that are looked up otherwise.';
 
+CREATE FUNCTION afterdelete.cut_out(subject text, before text, behind text) RETURNS text LANGUAGE sql IMMUTABLE RETURN
+  CASE WHEN before = '' AND behind = '' THEN subject
+       ELSE format('substr(%1$s, %2$s, greatest(0, length(%1$s) - %3$s))', subject, 1 + length(before), length(before) + length(behind)) END;
+COMMENT ON FUNCTION afterdelete.cut_out(text, text, text) IS 'The expression for what stands between two texts at the ends of a subject, which is an expression, too.';
+
 CREATE FUNCTION afterdelete.single_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '
                 'FROM (SELECT * FROM %s t WHERE t.%I = ANY (ARRAY(SELECT s.value FROM unnest($2::text[]) AS u (form) CROSS JOIN LATERAL (%s) AS s (value)))) t '
                 'JOIN unnest($1::integer[], $2::text[]) AS a (n, form) ON a.form = t."afterdelete form"',
                 afterdelete.holding_rows(w, form), min(c.name),
                 format(CASE WHEN form LIKE E'file://%\x02' AND bool_or(c.slashes) THEN 'SELECT %1$s UNION ALL SELECT %1$s || ''/''' ELSE 'SELECT %1$s' END,
-                       afterdelete.read_value(min(c.kind), format('substr(u.form, %s, greatest(0, length(u.form) - %s))',
-                                                                  1 + length(min(p.piece[1])), length(min(p.piece[1])) + length(min(p.piece[2]))))))
+                       afterdelete.read_value(min(c.kind), afterdelete.cut_out('u.form', min(p.piece[1]), min(p.piece[2])))))
     FROM regexp_matches(form, E'^([^\x01-\x03]*)[\x01\x03][0-9]+\x02([^\x01-\x03]*)$') AS p (piece)
    CROSS JOIN afterdelete.marked_columns(w, form) c
   HAVING count(*) = 1 AND min(c.kind) IN ('integer', 'uuid', 'text')
@@ -147,9 +151,7 @@ CREATE FUNCTION afterdelete.segments_query(w afterdelete.watched, form text) RET
   WITH segment AS (
     SELECT p.nth, c.name,
            CASE WHEN p.piece IS NOT NULL THEN afterdelete.read_value(c.kind,
-             format(CASE WHEN p.piece = '{"",""}' THEN 'split_part(u.form, ''/'', %1$s)'
-                         ELSE 'substr(split_part(u.form, ''/'', %1$s), %2$s, greatest(0, length(split_part(u.form, ''/'', %1$s)) - %3$s))' END,
-                    p.nth, 1 + length(p.piece[1]), length(p.piece[1]) + length(p.piece[2]))) END AS value
+             afterdelete.cut_out(format('split_part(u.form, ''/'', %s)', p.nth), p.piece[1], p.piece[2])) END AS value
       FROM (SELECT s.nth, s.segment, regexp_match(s.segment, E'^([^\x01-\x03]*)\x01[0-9]+\x02([^\x01-\x03]*)$') AS piece
               FROM unnest(string_to_array(form, '/')) WITH ORDINALITY AS s (segment, nth) WHERE s.segment ~ E'[\x01\x03]') p
       LEFT JOIN LATERAL afterdelete.marked_columns(w, p.segment) c ON true

@@ -117,7 +117,7 @@ BEGIN
       SELECT array_agg(u.n), array_agg(u.stem) INTO numbers, asked
         FROM unnest(stems) WITH ORDINALITY AS u (stem, n)
        -- What is as deep as all that the template could render is above none of it; that is cheaper to see.
-       WHERE CASE WHEN split_part(u.stem, '/', coalesce(w.depth, 1000000)) = '' THEN u.stem ~ w.above_pattern END;
+       WHERE CASE WHEN w.depth IS NULL OR split_part(u.stem, '/', w.depth) = '' THEN u.stem ~ w.above_pattern END;
       IF numbers IS NOT NULL THEN
         RETURN QUERY EXECUTE 'SELECT q.n, false, $3, $4, q.key, q.held, NULL::text FROM ('
             || afterdelete.fill_query(w, CASE WHEN every OR cardinality(numbers) <= 8 OR afterdelete.finds_below(w)

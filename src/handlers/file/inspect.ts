@@ -143,7 +143,6 @@ class Search {
   /** Whether it came to the end of the directory. */
   #lookThrough(folder: Folder, folders: Folders, found: Name[], budget: Budget): boolean {
     return folders.use(folder, open => {
-      let first = !this.#entries;
       if (!this.#entries) {
         this.#entries = entriesOf(open);
         try {
@@ -152,8 +151,7 @@ class Search {
           this.#tally.fail(error instanceof StorageError ? error.message : String(error));
         }
       }
-      // The first entry opens the directory by the descriptor of this call: in the next call that would be another, or none.
-      for (; first || budget.goesOn; first = false) {
+      while (budget.goesOn) {
         const next = this.#entries.next();
         if (next.done) {
           this.#entries = undefined;

@@ -19,8 +19,19 @@ export interface Entry {
   readonly isFolder: boolean;
 }
 
-/** Goes through a directory as it stands, by a descriptor of its own. */
-export function* entriesOf(folder: OpenFolder): Generator<Entry, void> {
+/**
+ * Goes through a directory as it stands, by a descriptor of its own. It is opened at once: whoever takes the entries later,
+ * when the folder is closed, would be led to another directory, or to none.
+ */
+export function entriesOf(folder: OpenFolder): Generator<Entry, void> {
+  const entries = opened(folder);
+  // As far as its first yield: from here on it also closes what it has opened.
+  entries.next();
+  return entries as Generator<Entry, void>;
+}
+
+/** Yields nothing once the directory is open, then its entries. */
+function* opened(folder: OpenFolder): Generator<Entry | undefined, void> {
   // Of a path of bytes, Node can only look at an entry whose name is bytes as well.
   const encoding = typeof folder.path === 'string' ? NAMES : BYTES;
   let dir: Dir = opendirSync(folder.path, { encoding, bufferSize: AHEAD });
@@ -32,6 +43,7 @@ export function* entriesOf(folder: OpenFolder): Generator<Entry, void> {
       dir = opendirSync(folder.path, { encoding: BYTES, bufferSize: AHEAD });
       entry = read(dir);
     }
+    yield undefined;
     for (; entry; entry = read(dir)) {
       // Without types, an entry that was gone by the time Node looked at it.
       if (entry === 'unknown') continue;

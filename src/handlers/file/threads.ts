@@ -112,7 +112,7 @@ export class Threads {
 
   /** Threads for trees of a root that have nothing to do. */
   freeForTrees(root: string): number {
-    return TREE_THREADS - Math.min(TREE_THREADS, this.#crews.get(root)?.trees ?? 0);
+    return Math.max(0, TREE_THREADS - (this.#crews.get(root)?.trees ?? 0));
   }
 
   /** Threads of a root that were given up and hang in a system call. */

@@ -135,8 +135,11 @@ class Walk {
       if (!(error instanceof Recalled)) throw error;
     }
     return {
-      ...{ left: this.#left(), ended: this.#ended },
-      ...{ failures: this.#failures, worst: this.#worst, pace: this.#budget.pace },
+      left: this.#left(),
+      ended: this.#ended,
+      failures: this.#failures,
+      worst: this.#worst,
+      pace: this.#budget.pace,
     };
   }
 

@@ -28,10 +28,11 @@ export function purgePage(
 ): PagePurge {
   const byKey = Map.groupBy(entries, ({ key = '' }) => key);
   const older = entries.filter(entry => !entry.isLatest);
+  const olderOf = Map.groupBy(older, ({ key }) => key);
   const deletion = remove(older);
   const clearOf = async (key: string): Promise<boolean> => {
     const gone = await deletion;
-    const here = older.filter(entry => entry.key === key).every(entry => gone.has(nameOf(entry)));
+    const here = (olderOf.get(key) ?? []).every(entry => gone.has(nameOf(entry)));
     return here && (before?.key === key ? await before.clear : true);
   };
   const newest = new Map([...byKey].map(([key, all]) => [key, all.find(({ isLatest }) => isLatest)]));
