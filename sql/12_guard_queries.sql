@@ -128,18 +128,28 @@ CREATE FUNCTION afterdelete.read_value(kind text, value text) RETURNS text LANGU
 COMMENT ON FUNCTION afterdelete.read_value(text, text) IS
   'The expression for the value of a column, from its text in a target; it is NULL for what no such column can have rendered. NULL for kinds that are looked up otherwise.';
 
+-- left() and right() walk over what they cut off, where substr() and length() walk over all of it.
 CREATE FUNCTION afterdelete.cut_out(subject text, before text, behind text) RETURNS text LANGUAGE sql IMMUTABLE RETURN
-  CASE WHEN before = '' AND behind = '' THEN subject
-       ELSE format('substr(%1$s, %2$s, greatest(0, length(%1$s) - %3$s))', subject, 1 + length(before), length(before) + length(behind)) END;
+  CASE WHEN before <> '' AND behind <> '' THEN format('left(right(%s, -%s), -%s)', subject, length(before), length(behind))
+       WHEN before <> '' THEN format('right(%s, -%s)', subject, length(before))
+       WHEN behind <> '' THEN format('left(%s, -%s)', subject, length(behind))
+       ELSE subject END;
 COMMENT ON FUNCTION afterdelete.cut_out(text, text, text) IS 'The expression for what stands between two texts at the ends of a subject, which is an expression, too.';
+
+CREATE FUNCTION afterdelete.cut_from_segment(form text, before text, behind text) RETURNS text LANGUAGE sql IMMUTABLE RETURN
+  afterdelete.cut_out(format('split_part(%s, ''/'', %s)', form, cardinality(string_to_array(before, '/'))),
+                      substring(before FROM '[^/]*$'), substring(behind FROM '^[^/]*'));
+COMMENT ON FUNCTION afterdelete.cut_from_segment(text, text, text) IS 'The same for what has no slash: cut out of the segment in which it stands.';
 
 CREATE FUNCTION afterdelete.single_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '
-                'FROM (SELECT * FROM %s t WHERE t.%I = ANY (ARRAY(SELECT s.value FROM unnest($2::text[]) AS u (form) CROSS JOIN LATERAL (%s) AS s (value)))) t '
+                'FROM (SELECT * FROM %s t WHERE t.%I = ANY (ARRAY(SELECT s.value FROM (SELECT %s AS cut FROM unnest($2::text[]) AS u (form) OFFSET 0) c CROSS JOIN LATERAL (%s) AS s (value)))) t '
                 'JOIN unnest($1::integer[], $2::text[]) AS a (n, form) ON a.form = t."afterdelete form"',
                 afterdelete.holding_rows(w, form), min(c.name),
+                CASE WHEN min(c.kind) = 'text' THEN afterdelete.cut_out('u.form', min(p.piece[1]), min(p.piece[2]))
+                     ELSE afterdelete.cut_from_segment('u.form', min(p.piece[1]), min(p.piece[2])) END,
                 format(CASE WHEN form LIKE E'file://%\x02' AND bool_or(c.slashes) THEN 'SELECT %1$s UNION ALL SELECT %1$s || ''/''' ELSE 'SELECT %1$s' END,
-                       afterdelete.read_value(min(c.kind), afterdelete.cut_out('u.form', min(p.piece[1]), min(p.piece[2])))))
+                       afterdelete.read_value(min(c.kind), 'c.cut')))
     FROM regexp_matches(form, E'^([^\x01-\x03]*)[\x01\x03][0-9]+\x02([^\x01-\x03]*)$') AS p (piece)
    CROSS JOIN afterdelete.marked_columns(w, form) c
   HAVING count(*) = 1 AND min(c.kind) IN ('integer', 'uuid', 'text')
@@ -149,18 +159,17 @@ COMMENT ON FUNCTION afterdelete.single_query(afterdelete.watched, text) IS
 
 CREATE FUNCTION afterdelete.segments_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
   WITH segment AS (
-    SELECT p.nth, c.name,
-           CASE WHEN p.piece IS NOT NULL THEN afterdelete.read_value(c.kind,
-             afterdelete.cut_out(format('split_part(u.form, ''/'', %s)', p.nth), p.piece[1], p.piece[2])) END AS value
+    SELECT p.nth, c.name, afterdelete.cut_out(format('split_part(u.form, ''/'', %s)', p.nth), p.piece[1], p.piece[2]) AS cut,
+           CASE WHEN p.piece IS NOT NULL THEN afterdelete.read_value(c.kind, format('c.v%s', p.nth)) END AS value
       FROM (SELECT s.nth, s.segment, regexp_match(s.segment, E'^([^\x01-\x03]*)\x01[0-9]+\x02([^\x01-\x03]*)$') AS piece
               FROM unnest(string_to_array(form, '/')) WITH ORDINALITY AS s (segment, nth) WHERE s.segment ~ E'[\x01\x03]') p
       LEFT JOIN LATERAL afterdelete.marked_columns(w, p.segment) c ON true
   )
   SELECT format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '
-                'FROM (SELECT u.n, u.form, %s FROM unnest($1::integer[], $2::text[]) AS u (n, form) OFFSET 0) a '
+                'FROM (SELECT c.n, c.form, %s FROM (SELECT u.n, u.form, %s FROM unnest($1::integer[], $2::text[]) AS u (n, form) OFFSET 0) c OFFSET 0) a '
                 'JOIN %s t ON %s AND t."afterdelete form" = a.form',
-                string_agg(format('%s AS v%s', s.value, s.nth), ', ' ORDER BY s.nth), afterdelete.holding_rows(w, form),
-                string_agg(format('t.%I = a.v%s', s.name, s.nth), ' AND ' ORDER BY s.nth))
+                string_agg(format('%s AS v%s', s.value, s.nth), ', ' ORDER BY s.nth), string_agg(format('%s AS v%s', s.cut, s.nth), ', ' ORDER BY s.nth),
+                afterdelete.holding_rows(w, form), string_agg(format('t.%I = a.v%s', s.name, s.nth), ' AND ' ORDER BY s.nth))
     FROM segment s
   HAVING bool_and(s.value IS NOT NULL)
 $$;

@@ -88,8 +88,8 @@ COMMENT ON FUNCTION afterdelete.ask_exactly(afterdelete.watched, integer[], text
 -- tables in memory: with the defaults PostgreSQL would rather read 100,000 rows than look 1,000 of them up, which takes 18 ms instead of 1.)
 -- STABLE: all its queries see one moment. A hold that moves from one table to another in one transaction stands in one of
 -- them at every moment, but not in one of them at two. forms: what is asked about, and stems: what of it may be a tree, in the
--- guard's form. locked: the watches whose tables are; others are not asked. reasons: why.
-CREATE FUNCTION afterdelete.ask_at_one_moment(forms text[], stems text[], every boolean, locked bigint[], reasons jsonb)
+-- guard's form; beginning: with what all forms begin. locked: the watches whose tables are; others are not asked. reasons: why.
+CREATE FUNCTION afterdelete.ask_at_one_moment(forms text[], stems text[], beginning text, every boolean, locked bigint[], reasons jsonb)
 RETURNS TABLE (n integer, exact boolean, watch bigint, relation regclass, key jsonb, held text, problem text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '500ms'
@@ -99,7 +99,6 @@ DECLARE
   w afterdelete.watched;
   numbers integer[];
   asked text[];
-  beginning text := afterdelete.common_beginning(forms);
 BEGIN
   FOR w IN SELECT * FROM afterdelete.watched o WHERE afterdelete.may_concern(o.prefix, beginning) ORDER BY o.id LOOP
     BEGIN
@@ -138,7 +137,7 @@ BEGIN
   END LOOP;
 END
 $$;
-COMMENT ON FUNCTION afterdelete.ask_at_one_moment(text[], text[], boolean, bigint[], jsonb) IS 'What ask_holders asks, once it has locked the tables.';
+COMMENT ON FUNCTION afterdelete.ask_at_one_moment(text[], text[], text, boolean, bigint[], jsonb) IS 'What ask_holders asks, once it has locked the tables.';
 
 -- The locks come before the snapshot: whoever waits for a TRUNCATE with a snapshot from before it sees no rows at all, neither
 -- those that were there nor where they went. In REPEATABLE READ the snapshot is older: there the guard would be blind.
@@ -176,7 +175,7 @@ BEGIN
   END LOOP;
   RETURN QUERY SELECT * FROM afterdelete.ask_at_one_moment(forms,
     ARRAY(SELECT CASE WHEN left(f.form, 7) = 'file://' THEN f.form WHEN right(f.form, 1) = '/' THEN left(f.form, -1) END FROM unnest(forms) AS f (form)),
-    every, locked, reasons);
+    beginning, every, locked, reasons);
 END
 $$;
 COMMENT ON FUNCTION afterdelete.ask_holders(text[], boolean) IS

@@ -19,6 +19,8 @@ export interface SettlerOptions {
 const MOST_ROWS = 2_000;
 const FLUSH_ROWS = 1_000;
 const FLUSH_MS = 5;
+/** Writes under way at a time: while the one waits for the disk, the other can be worked on. The second is only for many rows. */
+const LANES = 2;
 const RETRY_MIN = 50;
 const RETRY_MAX = 2_000;
 
@@ -29,10 +31,10 @@ export class Settler {
   readonly #options: SettlerOptions;
   #queue: Settlement[] = [];
   #timer: NodeJS.Timeout | undefined;
-  #working: Promise<void> | undefined;
+  readonly #lanes = new Set<Promise<void>>();
   /** Rises when the lease is lost: what was on its way is nobody's business any more. */
   #generation = 0;
-  #endWait: (() => void) | undefined;
+  readonly #endWaits = new Set<() => void>();
 
   constructor(options: SettlerOptions) {
     this.#options = options;
@@ -40,16 +42,15 @@ export class Settler {
 
   add(settlement: Settlement): void {
     this.#queue.push(settlement);
-    if (this.#working) return;
     if (this.#queue.length >= FLUSH_ROWS) this.#start();
-    else this.#timer ??= setTimeout(() => this.#start(), FLUSH_MS);
+    else if (this.#lanes.size === 0) this.#timer ??= setTimeout(() => this.#start(), FLUSH_MS);
   }
 
   /** Resolves when all that was added is settled, or forgotten. */
   async flush(): Promise<void> {
-    while (this.#queue.length > 0 || this.#working) {
+    while (this.#queue.length > 0 || this.#lanes.size > 0) {
       this.#start();
-      await this.#working;
+      await Promise.race(this.#lanes);
     }
   }
 
@@ -59,16 +60,18 @@ export class Settler {
     this.#queue = [];
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#endWait?.();
+    for (const end of this.#endWaits) end();
   }
 
   #start(): void {
+    if (this.#queue.length === 0 || this.#lanes.size >= LANES) return;
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#working ??= this.#work().finally(() => {
-      this.#working = undefined;
-      if (this.#queue.length > 0) this.#start();
+    const lane = this.#work().finally(() => {
+      this.#lanes.delete(lane);
+      if (this.#lanes.size === 0) this.#start();
     });
+    this.#lanes.add(lane);
   }
 
   async #work(): Promise<void> {
@@ -131,12 +134,13 @@ export class Settler {
 
   async #wait(ms: number): Promise<void> {
     await new Promise<void>(resolve => {
-      const timer = setTimeout(resolve, ms);
-      this.#endWait = () => {
+      const end = () => {
         clearTimeout(timer);
+        this.#endWaits.delete(end);
         resolve();
       };
+      const timer = setTimeout(end, ms);
+      this.#endWaits.add(end);
     });
-    this.#endWait = undefined;
   }
 }
