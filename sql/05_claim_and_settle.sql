@@ -13,7 +13,7 @@ COMMENT ON FUNCTION afterdelete.microseconds(timestamptz) IS 'Microseconds since
 -- them, and strictly inside no root of this worker, is theirs. (Roots of two workers may contain one another. The file that
 -- marks a root, .afterdelete-root, does not lie inside it.)
 --
--- floors: from which due_at on to look in each store. Rows that were claimed leave dead tuples behind, and while somebody's old
+-- floors: from which due_at on to look in each store, in microseconds since 1970. Rows that were claimed leave dead tuples behind, and while somebody's old
 -- snapshot keeps vacuum from them, each claim from the beginning would have to pass all of them. Which floors are safe:
 -- src/reconciler/floors.ts. A store that is paused comes back as a row without an id, its name as target: nothing may be
 -- concluded about it.
@@ -21,7 +21,7 @@ COMMENT ON FUNCTION afterdelete.microseconds(timestamptz) IS 'Microseconds since
 -- Most rows have come for the first time: what of them is as it was written is NULL in the answer, which costs next to nothing.
 -- Times are in microseconds, since 1970 or (waited) from first due until claimed; date_part(), which gives no numeric, is right
 -- to the microsecond until the year 2100.
-CREATE FUNCTION afterdelete.claim(worker_id bigint, stores text[], rooms integer[], others text[] DEFAULT '{}', floors timestamptz[] DEFAULT NULL)
+CREATE FUNCTION afterdelete.claim(worker_id bigint, stores text[], rooms integer[], others text[] DEFAULT '{}', floors bigint[] DEFAULT NULL)
 RETURNS TABLE (id bigint, claim bigint, target text, due_at bigint, waited bigint, prune_parents smallint, attempt integer, lost integer,
   objects_deleted bigint, bytes_freed bigint)
 LANGUAGE plpgsql
@@ -42,10 +42,9 @@ BEGIN
   number := nextval('afterdelete.claim_number');
   moment := clock_timestamp();
   now_us := afterdelete.microseconds(moment);
-  PERFORM set_config('synchronous_commit', 'off', true);
   RETURN QUERY
   WITH asked AS MATERIALIZED (
-    SELECT s.store, s.room, coalesce(s.floor, '-infinity') AS floor, EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store) AS paused
+    SELECT s.store, s.room, coalesce('epoch'::timestamptz + s.floor * interval '1 microsecond', '-infinity') AS floor, EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store) AS paused
       FROM unnest(stores, rooms, floors) AS s (store, room, floor) WHERE s.store IS NOT NULL
   ), picked AS MATERIALIZED (
     SELECT due.tid
@@ -78,7 +77,7 @@ BEGIN
   SELECT NULL, number, a.store, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM asked a WHERE a.paused AND floors IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION afterdelete.claim(bigint, text[], integer[], text[], timestamptz[]) IS
+COMMENT ON FUNCTION afterdelete.claim(bigint, text[], integer[], text[], bigint[]) IS
   'Moves due rows to running, at most rooms[i] of stores[i], due from floors[i] on, except those inside the roots of others. Raises AD001 when the worker has lost its lease.';
 
 -- In this order: whoever has its transaction id before the moment has a smaller one than ours. Once all smaller ones have ended,

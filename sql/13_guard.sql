@@ -47,9 +47,17 @@ DECLARE
   first text;
   last text;
   same integer := 0;
+  other integer;
+  half integer;
 BEGIN
   SELECT min(t COLLATE "C"), max(t COLLATE "C") INTO first, last FROM unnest(texts) AS t;
-  WHILE same < length(first) AND substr(first, same + 1, 1) = substr(last, same + 1, 1) LOOP same := same + 1; END LOOP;
+  IF first = last THEN RETURN first; END IF;
+  -- The first same characters are common, the first other ones are not.
+  other := length(first) + 1;
+  WHILE other - same > 1 LOOP
+    half := (same + other) / 2;
+    IF starts_with(last, left(first, half)) THEN same := half; ELSE other := half; END IF;
+  END LOOP;
   RETURN left(first, same);
 END
 $$;

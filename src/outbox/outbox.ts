@@ -129,8 +129,7 @@ export class Outbox {
     const stores = [...rooms.keys()];
     const { rows } = await sql<RawClaim>`
       SELECT * FROM afterdelete.claim(${worker}, ${stores}::text[], ${[...rooms.values()]}::int[], ${others}::text[],
-        ARRAY(SELECT '1970-01-01 00:00:00Z'::timestamptz + f.at * interval '1 microsecond'
-                FROM unnest(${stores.map(store => floors.get(store) ?? null)}::bigint[]) WITH ORDINALITY AS f (at, n) ORDER BY f.n))`.execute(
+        ${stores.map(store => floors.get(store) ?? null)}::bigint[])`.execute(
       this.#db,
     );
     const claimed: ClaimedRow[] = [];

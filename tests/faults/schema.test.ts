@@ -127,13 +127,13 @@ it('a function that is missing though no other version has been there is trouble
   await reconciler.start();
   const trouble = nextEvent(reconciler, 'trouble', ({ doing }) => doing.startsWith('claiming'));
   await db.sql(
-    'ALTER FUNCTION afterdelete.claim(bigint, text[], integer[], text[], timestamptz[]) RENAME TO claim_away',
+    'ALTER FUNCTION afterdelete.claim(bigint, text[], integer[], text[], bigint[]) RENAME TO claim_away',
   );
   await db.sql(ENQUEUE, [1]);
   await trouble;
   const done = nextEvent(reconciler, 'cleanup_done');
   await db.sql(
-    'ALTER FUNCTION afterdelete.claim_away(bigint, text[], integer[], text[], timestamptz[]) RENAME TO claim',
+    'ALTER FUNCTION afterdelete.claim_away(bigint, text[], integer[], text[], bigint[]) RENAME TO claim',
   );
   await done;
   expect(changes).toEqual([]);
