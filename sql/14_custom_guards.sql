@@ -122,3 +122,47 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION afterdelete.verdicts(text[]) IS 'What the guard says of targets, by their number in the array: kept (a live row holds exactly this) or blocked, and why; nothing: free to go.';
+
+-- What wakes a sleeping daemon is a row or a few. Claimed and asked about in one round trip, they are begun sooner. What speaks
+-- against one of them comes in a row of its own behind them, with id, verdict and reason; and when all have been asked about, in
+-- the end a row without id and target says so. If asking went wrong it is missing: the daemon asks itself then, and hears why.
+CREATE FUNCTION afterdelete.claim_and_ask(worker_id bigint, stores text[], rooms integer[], others text[], floors bigint[], few integer)
+RETURNS TABLE (id bigint, claim bigint, target text, due_at bigint, waited bigint, prune_parents smallint, attempt integer, lost integer,
+  objects_deleted bigint, bytes_freed bigint, verdict text, reason text)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+  ids bigint[] := '{}';
+  targets text[] := '{}';
+  numbers integer[];
+  verdicts text[];
+  reasons text[];
+BEGIN
+  FOR id, claim, target, due_at, waited, prune_parents, attempt, lost, objects_deleted, bytes_freed IN
+    SELECT * FROM afterdelete.claim(worker_id, stores, rooms, others, floors)
+  LOOP
+    RETURN NEXT;
+    IF id IS NOT NULL AND cardinality(ids) <= few THEN
+      ids := ids || id;
+      targets := targets || target;
+    END IF;
+  END LOOP;
+  IF cardinality(ids) NOT BETWEEN 1 AND few THEN RETURN; END IF;
+  BEGIN
+    SELECT array_agg(v.n), array_agg(v.verdict), array_agg(v.reason) INTO numbers, verdicts, reasons FROM afterdelete.verdicts(targets) v;
+  EXCEPTION WHEN OTHERS THEN
+    RETURN;
+  END;
+  target := NULL;
+  FOR i IN 1 .. coalesce(cardinality(numbers), 0) LOOP
+    id := ids[numbers[i]];
+    verdict := verdicts[i];
+    reason := reasons[i];
+    RETURN NEXT;
+  END LOOP;
+  id := NULL;
+  RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.claim_and_ask(bigint, text[], integer[], text[], bigint[], integer) IS
+  'What claim() does, and, when it brought no more than few rows, what verdicts() says of them.';
