@@ -2,6 +2,7 @@
 import { sql } from 'kysely';
 import type { Database } from './database.ts';
 import { isWrongIsolation } from './errors.ts';
+import { quoted } from './rows.ts';
 
 /** What the holders say of a target that may not go now. */
 export interface Objection {
@@ -39,7 +40,7 @@ export class Holders {
   /** Where the role's or database's default is another isolation, in a transaction of its own: a round trip or two more. */
   async #verdicts(targets: readonly string[]): Promise<(Objection & { n: number })[]> {
     const query = sql<Objection & { n: number }>`
-      SELECT n, verdict, reason FROM afterdelete.verdicts(${targets}::text[])`;
+      SELECT n, verdict, reason FROM afterdelete.verdicts(${quoted(targets)}::text[])`;
     if (!this.#ownTransaction) {
       try {
         return (await query.execute(this.#db)).rows;

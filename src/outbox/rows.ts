@@ -121,6 +121,11 @@ export const ids = (rows: readonly Settled[]) => plain(rows.map(r => r.row.id));
 export const claims = (rows: readonly Settled[]) => plain(rows.map(r => r.row.claim));
 export const objects = (rows: readonly Settled[]) => plain(rows.map(r => r.objects));
 export const bytes = (rows: readonly Settled[]) => plain(rows.map(r => r.bytes));
+/** Texts, which need no look at each if nothing in any of them needs to be escaped. */
+export const quoted = (values: readonly string[]) =>
+  values.length === 0 || values.some(value => value.includes('"') || value.includes('\\'))
+    ? values
+    : `{"${values.join('","')}"}`;
 /** Messages, if there are any. */
 export const texts = (values: readonly (string | null)[]) =>
   values.every(value => value === null) ? '{}' : values.map(storable);

@@ -31,7 +31,15 @@ export function settlementOf(
   policy: OutcomePolicy,
   { stopping, storeWait }: Circumstances,
 ): Settlement {
-  const total = { row, objects: sum(row.objects, result.objects), bytes: sum(row.bytes, result.bytes) };
+  const objects = sum(row.objects, result.objects);
+  const bytes = sum(row.bytes, result.bytes);
+  // Almost all rows end here.
+  if (result.outcome === 'deleted' || result.outcome === 'absent') {
+    // Gone by an earlier slice, or by a worker that vanished before it could say so: still deleted by us.
+    const outcome = result.outcome === 'absent' && (objects ?? 0) > 0 ? 'deleted' : result.outcome;
+    return { row, objects, bytes, kind: 'done', outcome, note: result.note ?? null };
+  }
+  const total = { row, objects, bytes };
   const back = (
     reason: (Settlement & { kind: 'back' })['reason'],
     delay: number,
@@ -44,12 +52,6 @@ export function settlementOf(
     error,
   });
   switch (result.outcome) {
-    case 'deleted':
-    case 'absent': {
-      // Gone by an earlier slice, or by a worker that vanished before it could say so: still deleted by us.
-      const outcome = result.outcome === 'absent' && (total.objects ?? 0) > 0 ? 'deleted' : result.outcome;
-      return { ...total, kind: 'done', outcome, note: result.note ?? null };
-    }
     case 'kept':
       return { ...total, kind: 'done', outcome: 'kept', note: result.note };
     case 'yielded':

@@ -17,15 +17,18 @@ export function report(
   { receipt, ms }: Run,
 ): void {
   const { id, target, store, attempt, waited, claimedAt } = settlement.row;
-  const event = { id, target, store, attempt, objects: receipt.objects, bytes: receipt.bytes, ms };
+  const { objects, bytes } = receipt;
+  if (settlement.kind === 'done') {
+    // Almost all rows end here: one object, with all its fields at once.
+    const { outcome, note, objects: totalObjects, bytes: totalBytes } = settlement;
+    const lag = waited + performance.now() - claimedAt;
+    // biome-ignore format: a field a line would be longer than the rest
+    events.emit('cleanup_done', { id, target, store, attempt: attempt + 1, objects, bytes, ms, outcome, note, totalObjects, totalBytes, lag });
+    return;
+  }
+  const event = { id, target, store, attempt, objects, bytes, ms };
   const tried = { ...event, attempt: attempt + 1 };
   switch (settlement.kind) {
-    case 'done': {
-      const { outcome, note, objects: totalObjects, bytes: totalBytes } = settlement;
-      const lag = waited + performance.now() - claimedAt;
-      events.emit('cleanup_done', { ...tried, outcome, note, totalObjects, totalBytes, lag });
-      return;
-    }
     case 'dead':
       events.emit('cleanup_dead', { ...tried, error: settlement.error });
       return;

@@ -59,9 +59,13 @@ interface Held {
   progress: Receipt;
   /** What this run did, once it has run. */
   run: Run;
+  /** Undefined until it is known to lie inside a root of this worker. */
+  cleanup: Cleanup | undefined;
 }
 
 type Task = Held & { readonly cleanup: Cleanup };
+
+const NOT_RUN: Run = { receipt: NOTHING, ms: 0 };
 
 /** Most rows of one store that one claim asks for. */
 const CLAIM = 1_000;
@@ -139,7 +143,7 @@ export class Store {
   accept(rows: readonly ClaimedRow[], tenure: Tenure): void {
     const accepted: Held[] = [];
     for (const row of rows) {
-      const held: Held = { row, tenure, progress: NOTHING, run: { receipt: NOTHING, ms: 0 } };
+      const held: Held = { row, tenure, progress: NOTHING, run: NOT_RUN, cleanup: undefined };
       this.#held.set(row.id, held);
       accepted.push(held);
     }
@@ -159,8 +163,8 @@ export class Store {
       }
       const { id, pruneParents, attempt } = row;
       const dueSince = row.claimedAt - row.waited;
-      const cleanup: Cleanup = { id, target: parseTarget(row.target), root, pruneParents, attempt, dueSince };
-      tasks.push(Object.assign(held, { cleanup }));
+      held.cleanup = { id, target: parseTarget(row.target), root, pruneParents, attempt, dueSince };
+      tasks.push(held as Task);
     }
     if (foreign.length > 0) void this.#leave(foreign);
     const { handler, rate } = this.#options;
