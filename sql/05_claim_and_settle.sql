@@ -13,10 +13,10 @@ COMMENT ON FUNCTION afterdelete.microseconds(timestamptz) IS 'Microseconds since
 -- them, and strictly inside no root of this worker, is theirs. (Roots of two workers may contain one another. The file that
 -- marks a root, .afterdelete-root, does not lie inside it.)
 --
--- floors: from which due_at on to look in each store, in microseconds since 1970. Rows that were claimed leave dead tuples behind, and while somebody's old
--- snapshot keeps vacuum from them, each claim from the beginning would have to pass all of them. Which floors are safe:
--- src/reconciler/floors.ts. A store that is paused comes back as a row without an id, its name as target: nothing may be
--- concluded about it.
+-- floors: from which due_at on to look in each store, in microseconds since 1970. Rows that were claimed leave dead tuples behind,
+-- and while somebody's old snapshot keeps vacuum from them, each claim from the beginning would have to pass all of them. Which
+-- floors are safe: src/reconciler/floors.ts. A store that is paused comes back as a row without an id, its name as target: nothing
+-- may be concluded about it.
 --
 -- Most rows have come for the first time: what of them is as it was written is NULL in the answer, which costs next to nothing.
 -- Times are in microseconds, since 1970 or (waited) from first due until claimed; date_part(), which gives no numeric, is right
@@ -44,7 +44,8 @@ BEGIN
   now_us := afterdelete.microseconds(moment);
   RETURN QUERY
   WITH asked AS MATERIALIZED (
-    SELECT s.store, s.room, coalesce('epoch'::timestamptz + s.floor * interval '1 microsecond', '-infinity') AS floor, EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store) AS paused
+    SELECT s.store, s.room, coalesce('epoch'::timestamptz + s.floor * interval '1 microsecond', '-infinity') AS floor,
+           EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store) AS paused
       FROM unnest(stores, rooms, floors) AS s (store, room, floor) WHERE s.store IS NOT NULL
   ), picked AS MATERIALIZED (
     SELECT due.tid

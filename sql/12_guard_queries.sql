@@ -128,7 +128,7 @@ CREATE FUNCTION afterdelete.read_value(kind text, value text) RETURNS text LANGU
 COMMENT ON FUNCTION afterdelete.read_value(text, text) IS
   'The expression for the value of a column, from its text in a target; it is NULL for what no such column can have rendered. NULL for kinds that are looked up otherwise.';
 
--- left() and right() walk over what they cut off, where substr() and length() walk over all of it.
+-- right() walks over what it cuts off, where substr() and length() walk over all of it, and more than once.
 CREATE FUNCTION afterdelete.cut_out(subject text, before text, behind text) RETURNS text LANGUAGE sql IMMUTABLE RETURN
   CASE WHEN before <> '' AND behind <> '' THEN format('left(right(%s, -%s), -%s)', subject, length(before), length(behind))
        WHEN before <> '' THEN format('right(%s, -%s)', subject, length(before))
@@ -136,8 +136,8 @@ CREATE FUNCTION afterdelete.cut_out(subject text, before text, behind text) RETU
        ELSE subject END;
 COMMENT ON FUNCTION afterdelete.cut_out(text, text, text) IS 'The expression for what stands between two texts at the ends of a subject, which is an expression, too.';
 
-CREATE FUNCTION afterdelete.cut_from_segment(form text, before text, behind text) RETURNS text LANGUAGE sql IMMUTABLE RETURN
-  afterdelete.cut_out(format('split_part(%s, ''/'', %s)', form, cardinality(string_to_array(before, '/'))),
+CREATE FUNCTION afterdelete.cut_from_segment(subject text, before text, behind text) RETURNS text LANGUAGE sql IMMUTABLE RETURN
+  afterdelete.cut_out(format('split_part(%s, ''/'', %s)', subject, cardinality(string_to_array(before, '/'))),
                       substring(before FROM '[^/]*$'), substring(behind FROM '^[^/]*'));
 COMMENT ON FUNCTION afterdelete.cut_from_segment(text, text, text) IS 'The same for what has no slash: cut out of the segment in which it stands.';
 

@@ -46,19 +46,18 @@ CREATE FUNCTION afterdelete.common_beginning(texts text[]) RETURNS text LANGUAGE
 DECLARE
   first text;
   last text;
-  same integer := 0;
-  other integer;
-  half integer;
+  common integer := 0;
+  too_many integer;
+  middle integer;
 BEGIN
   SELECT min(t COLLATE "C"), max(t COLLATE "C") INTO first, last FROM unnest(texts) AS t;
   IF first = last THEN RETURN first; END IF;
-  -- The first same characters are common, the first other ones are not.
-  other := length(first) + 1;
-  WHILE other - same > 1 LOOP
-    half := (same + other) / 2;
-    IF starts_with(last, left(first, half)) THEN same := half; ELSE other := half; END IF;
+  too_many := length(first) + 1;
+  WHILE too_many - common > 1 LOOP
+    middle := (common + too_many) / 2;
+    IF starts_with(last, left(first, middle)) THEN common := middle; ELSE too_many := middle; END IF;
   END LOOP;
-  RETURN left(first, same);
+  RETURN left(first, common);
 END
 $$;
 COMMENT ON FUNCTION afterdelete.common_beginning(text[]) IS 'With what all of some texts begin.';

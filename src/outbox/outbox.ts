@@ -1,7 +1,6 @@
 /** What a worker does with the outbox: register, claim, settle, keep its lease. One round trip a method. */
 import { sql } from 'kysely';
 import type { Database } from './database.ts';
-import type { Objection } from './holders.ts';
 import {
   byAge,
   bytes,
@@ -24,8 +23,6 @@ export interface Claimed {
   readonly rows: ClaimedRow[];
   /** Stores that were not looked at, because they are paused for all workers. */
   readonly paused: ReadonlySet<string>;
-  /** Whether the guard was asked about the rows as well. */
-  readonly asked: boolean;
 }
 
 /** What a heartbeat tells. */
@@ -120,8 +117,7 @@ export class Outbox {
 
   /**
    * Claims due rows, at most `room` of each store, oldest first within a store, but none inside the roots of `others`; in
-   * each store those that were due from its floor on, in microseconds since 1970. If it brings no more than `few` rows, the
-   * guard is asked about them in the same round trip, unless that goes wrong.
+   * each store those that were due from its floor on, in microseconds since 1970.
    * @throws an error for which `isLeaseLost` is true when the worker has been taken for vanished.
    */
   async claim(
@@ -129,17 +125,18 @@ export class Outbox {
     rooms: ReadonlyMap<string, number>,
     others: readonly string[] = [],
     floors: ReadonlyMap<string, number> = new Map(),
-    few = 0,
   ): Promise<Claimed> {
     const stores = [...rooms.keys()];
-    const from = stores.map(store => floors.get(store) ?? null);
-    const query =
-      few > 0
-        ? sql<RawClaim>`
-      SELECT * FROM afterdelete.claim_and_ask(${worker}, ${stores}::text[], ${[...rooms.values()]}::int[], ${others}::text[], ${from}::bigint[], ${few})`
-        : sql<RawClaim>`
-      SELECT * FROM afterdelete.claim(${worker}, ${stores}::text[], ${[...rooms.values()]}::int[], ${others}::text[], ${from}::bigint[])`;
-    return claimed((await query.execute(this.#db)).rows);
+    const { rows } = await sql<RawClaim>`
+      SELECT * FROM afterdelete.claim(${worker}, ${stores}::text[], ${[...rooms.values()]}::int[], ${others}::text[],
+        ${stores.map(store => floors.get(store) ?? null)}::bigint[])`.execute(this.#db);
+    const claimed: ClaimedRow[] = [];
+    const paused = new Set<string>();
+    for (const row of rows) {
+      if (row.id === null) paused.add(row.target);
+      else claimed.push(claimedRow(row.id, row));
+    }
+    return { rows: claimed.sort(byAge), paused };
   }
 
   /** Sets a mark: what of the past is settled once all transactions of before have ended. */
@@ -159,7 +156,7 @@ export class Outbox {
              c.bytes_freed, afterdelete.microseconds(c.claimed_at) - afterdelete.microseconds(c.first_due_at) AS waited
         FROM afterdelete.claim_suspect(${worker}, ${stores}::text[]) c`.execute(this.#db);
     const [row] = rows;
-    return row?.id && row.target ? claimedRow(row.id, row.target, row) : undefined;
+    return row?.id ? claimedRow(row.id, row) : undefined;
   }
 
   /**
@@ -312,28 +309,4 @@ export class Outbox {
 
 interface Fenced {
   readonly fenced: string[];
-}
-
-/** Takes the answer to a claim apart: rows, stores that are paused, and verdicts. */
-function claimed(answer: readonly RawClaim[]): Claimed {
-  const paused = new Set<string>();
-  const objections = new Map<string, Objection>();
-  const taken: RawClaim[] = [];
-  let asked = false;
-  for (const row of answer) {
-    const { id, target, verdict, reason } = row;
-    if (target !== null && id !== null) taken.push(row);
-    else if (target !== null) paused.add(target);
-    else if (id === null) asked = true;
-    else if (verdict) objections.set(id, { verdict, reason: reason ?? '' });
-  }
-  const rows = taken.map(row =>
-    claimedRow(
-      row.id as string,
-      row.target as string,
-      row,
-      asked ? (objections.get(row.id as string) ?? 'free') : undefined,
-    ),
-  );
-  return { rows: rows.sort(byAge), paused, asked };
 }

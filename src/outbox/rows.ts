@@ -1,6 +1,5 @@
 /** A row in a worker's hands: as a claim brings it, and as it leaves. Here it is put into what PostgreSQL reads and writes. */
 import { storeOf } from '../target.ts';
-import type { Objection } from './holders.ts';
 
 /** A row that a worker has claimed. */
 export interface ClaimedRow {
@@ -23,8 +22,6 @@ export interface ClaimedRow {
   readonly claimedAt: number;
   /** When it was due this time, in microseconds since 1970; time of the database. */
   readonly dueAt: number;
-  /** What the guard said of it right after the claim; undefined when it was not asked. */
-  readonly verdict: Objection | 'free' | undefined;
 }
 
 /** What is put on record of a row; `objects` and `bytes` are totals over all its slices. */
@@ -55,11 +52,10 @@ const optional = (value: string | null) => (value === null ? null : Number(value
 
 /** Of what `afterdelete.claim()` answers, a column is null where the row is as it was written. */
 export interface RawClaim {
-  /** Null: the store `target` is paused, and was not looked at; or, if that is null as well, the guard was asked about all rows. */
+  /** Null: the store `target` is paused, and was not looked at. */
   readonly id: string | null;
   readonly claim: string;
-  /** Null: this is what the guard says of a row that was claimed. */
-  readonly target: string | null;
+  readonly target: string;
   readonly due_at: string;
   readonly waited: string;
   readonly prune_parents: number | null;
@@ -67,22 +63,14 @@ export interface RawClaim {
   readonly lost: number | null;
   readonly objects_deleted: string | null;
   readonly bytes_freed: string | null;
-  /** Only of `afterdelete.claim_and_ask()`. */
-  readonly verdict?: Objection['verdict'] | null;
-  readonly reason?: string | null;
 }
 
-export function claimedRow(
-  id: string,
-  target: string,
-  row: RawClaim,
-  verdict?: ClaimedRow['verdict'],
-): ClaimedRow {
+export function claimedRow(id: string, row: RawClaim): ClaimedRow {
   return {
     id,
     claim: row.claim,
-    target,
-    store: storeOf(target),
+    target: row.target,
+    store: storeOf(row.target),
     pruneParents: row.prune_parents ?? 0,
     attempt: row.attempt ?? 0,
     lost: row.lost ?? 0,
@@ -91,7 +79,6 @@ export function claimedRow(
     waited: Number(row.waited) / 1_000,
     claimedAt: performance.now(),
     dueAt: Number(row.due_at),
-    verdict,
   };
 }
 

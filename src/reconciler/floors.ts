@@ -47,11 +47,6 @@ export class Floors {
     this.#fellBackAt = now();
   }
 
-  /** Whether the last claim was full. */
-  get burst(): boolean {
-    return this.#burst;
-  }
-
   /** Begins the next claim: from the floors (`sweep`), or from the cursors. */
   begin(): { sweep: boolean; settled: number } {
     if (this.#now() - this.#fellBackAt >= FALL_BACK) this.fallBack();

@@ -3,7 +3,6 @@ import type { EventEmitter } from 'node:events';
 import { isLeaseLost, isSchemaError } from '../outbox/errors.ts';
 import type { Outbox } from '../outbox/outbox.ts';
 import type { WakeUp } from '../outbox/wake.ts';
-import { AskAlong } from './ask-along.ts';
 import type { Tenure } from './context.ts';
 import type { ReconcilerEvents } from './events.ts';
 import { Floors } from './floors.ts';
@@ -50,7 +49,6 @@ export class Loop {
   readonly #options: LoopOptions;
   readonly #linger = new Linger();
   readonly #floors = new Floors();
-  readonly #askAlong = new AskAlong();
   #tenure: Tenure = { ended: false, stopping: false };
   #suspects = false;
   /** Some store had no room when it was last looked at. */
@@ -174,8 +172,11 @@ export class Loop {
         return { rows: 0, full: false };
       }
       const start = this.#floors.begin();
-      const { rows, paused } = await this.#askAlong.claim(this.#floors.burst, few =>
-        outbox.claim(worker, rooms, neighbours.roots, this.#floorsOf(rooms, start), few),
+      const { rows, paused } = await outbox.claim(
+        worker,
+        rooms,
+        neighbours.roots,
+        this.#floorsOf(rooms, start),
       );
       this.#recovered();
       // The lease was lost meanwhile: these rows will be reaped with the others.

@@ -10,7 +10,7 @@ import { WakeUp } from '../outbox/wake.ts';
 import { storeOf } from '../target.ts';
 import { VERSION } from '../version.ts';
 import type { ReconcilerEvents } from './events.ts';
-import { type GuardFor, guardBy } from './guard.ts';
+import { askHolders, both, type Guard } from './guard.ts';
 import { Housekeeping } from './housekeeping.ts';
 import { Lease } from './lease.ts';
 import { Loop, type Ring } from './loop.ts';
@@ -31,7 +31,7 @@ export class Reconciler {
   readonly #settings: Settings;
   readonly #db: Database;
   readonly #schema: SchemaWatch;
-  readonly #guard: GuardFor;
+  readonly #guard: Guard;
   readonly #lease: Lease;
   readonly #settler: Settler;
   readonly #stores: ReadonlyMap<string, Store>;
@@ -63,7 +63,8 @@ export class Reconciler {
     const outbox = new Outbox(this.#db);
     this.outbox = outbox;
     const holders = new Holders(this.#db);
-    this.#guard = guardBy(holders, options.guard);
+    const held = askHolders(holders);
+    this.#guard = options.guard === undefined ? held : both(held, options.guard);
     this.#neighbours = new Neighbours(outbox, roots, () => this.#loop.fallBack());
     this.#lease = new Lease({
       outbox,

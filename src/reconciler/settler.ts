@@ -19,8 +19,10 @@ export interface SettlerOptions {
 const MOST_ROWS = 2_000;
 const FLUSH_ROWS = 1_000;
 const FLUSH_MS = 5;
-/** Writes under way at a time: while the one waits for the disk, the other can be worked on. The second is only for many rows. */
+/** Writes under way at a time: while the one waits for the disk, the other is worked on. */
 const LANES = 2;
+/** How long few rows wait for the write that is under way, before they go in one of their own. */
+const HUNG_MS = 100;
 const RETRY_MIN = 50;
 const RETRY_MAX = 2_000;
 
@@ -43,7 +45,7 @@ export class Settler {
   add(settlement: Settlement): void {
     this.#queue.push(settlement);
     if (this.#queue.length >= FLUSH_ROWS) this.#start();
-    else if (this.#lanes.size === 0) this.#timer ??= setTimeout(() => this.#start(), FLUSH_MS);
+    else this.#timer ??= setTimeout(() => this.#start(), this.#lanes.size === 0 ? FLUSH_MS : HUNG_MS);
   }
 
   /** Resolves when all that was added is settled, or forgotten. */
@@ -58,15 +60,13 @@ export class Settler {
   forget(): void {
     this.#generation += 1;
     this.#queue = [];
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#endTimer();
     for (const end of this.#endWaits) end();
   }
 
   #start(): void {
+    this.#endTimer();
     if (this.#queue.length === 0 || this.#lanes.size >= LANES) return;
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
     const lane = this.#work().finally(() => {
       this.#lanes.delete(lane);
       if (this.#lanes.size === 0) this.#start();
@@ -74,10 +74,17 @@ export class Settler {
     this.#lanes.add(lane);
   }
 
+  #endTimer(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
   async #work(): Promise<void> {
     while (this.#queue.length > 0) {
       const generation = this.#generation;
       const rows = this.#queue.splice(0, MOST_ROWS);
+      // It was for these; whoever comes next has one of its own.
+      this.#endTimer();
       const of = <K extends Kind>(kind: K) => rows.filter((row): row is OfKind<K> => row.kind === kind);
       const { outbox, worker, history } = this.#options;
       await this.#settle(of('done'), part => outbox.settleDone(worker, history, part), generation);

@@ -11,7 +11,7 @@ import { createContext, type Tenure } from './context.ts';
 import { dispatch, type Outcome } from './dispatch.ts';
 import type { ReconcilerEvents } from './events.ts';
 import { Fuse, type FuseOptions } from './fuse.ts';
-import { type GuardFor, justTold } from './guard.ts';
+import type { Guard } from './guard.ts';
 import type { Lease } from './lease.ts';
 import type { Neighbours } from './neighbours.ts';
 import { handBack, type OutcomePolicy, settlementOf, totalOf } from './outcome.ts';
@@ -24,7 +24,7 @@ export interface StoreOptions {
   readonly store: string;
   readonly roots: readonly string[];
   readonly handler: Handler;
-  readonly guard: GuardFor;
+  readonly guard: Guard;
   readonly outbox: Pick<Outbox, 'rootIdentity' | 'recordRoot'>;
   readonly neighbours: Neighbours;
   readonly lease: Lease;
@@ -210,7 +210,7 @@ export class Store {
     // A row counts as one at least; what it deletes beyond that counts when it is known.
     this.#options.rate?.spend(batch.length);
     const { outcomes, handled, ms } = await dispatch(cleanups, {
-      guard: guard(justTold(batch.map(task => task.row))),
+      guard,
       // A row that probes a store that is down goes all the same.
       mayStart: () => !first.tenure.stopping && [undefined, pausedBefore].includes(this.#pauses.now),
       gate: this.#fuse?.gate(id => (tasks.get(id)?.row.objects ?? 0) > 0),

@@ -54,7 +54,7 @@ it('in a claim: it is rolled back as a whole, and claimed again', async () => {
   await reconciler.start();
   await lock();
   await burst.write(20);
-  await terminate(db, 'FROM afterdelete.claim');
+  await terminate(db, 'FROM afterdelete.claim(');
   expect(burst.handler.seen).toEqual([]);
   await unlock();
   await expectDone();

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { isDataError, isLeaseLost, isLockTimeout, isSchemaError } from '../../src/outbox/errors.ts';
 import type { Outbox } from '../../src/outbox/outbox.ts';
-import type { ClaimedRow } from '../../src/outbox/rows.ts';
+import { type ClaimedRow, quoted } from '../../src/outbox/rows.ts';
 import { createDatabase } from '../support/database.ts';
 import { expire, fileDatabase, fill, only, openOutbox, put, STORE, states, value } from './rows.ts';
 
@@ -210,4 +210,19 @@ describe('Outbox', () => {
     expect(await outbox.rootIdentity('file:///data/')).toBe(uuid(9));
     expect(await outbox.recordRoot('file:///data/', uuid(1), 'w')).toBe(uuid(9));
   });
+});
+
+it.each([
+  [['a', 'b c']],
+  [[]],
+  [['']],
+  [['NULL', 'null', '']],
+  [['{', '}', ',', '{"a","b"}']],
+  [['back\\slash', 'x']],
+  [['"', 'a","b']],
+  [['line\nbreak', 'tab\t', " ' ", 'é']],
+])('texts arrive as they are: %j', async texts => {
+  const client = await db.connect();
+  const { rows } = await client.query('SELECT $1::text[] AS texts', [quoted(texts)]);
+  expect(rows).toEqual([{ texts }]);
 });

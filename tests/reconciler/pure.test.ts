@@ -1,12 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import type { Result } from '../../src/handlers/contract.ts';
 import type { ClaimedRow } from '../../src/outbox/rows.ts';
-import { AskAlong } from '../../src/reconciler/ask-along.ts';
 import { bound, fullJitter } from '../../src/reconciler/backoff.ts';
 import { formBatches } from '../../src/reconciler/batch.ts';
 import { Breaker } from '../../src/reconciler/breaker.ts';
 import { outsideMessage, rootOf } from '../../src/reconciler/confine.ts';
-import { justTold } from '../../src/reconciler/guard.ts';
 import { Linger } from '../../src/reconciler/linger.ts';
 import { resolveSettings } from '../../src/reconciler/options.ts';
 import { type OutcomePolicy, settlementOf } from '../../src/reconciler/outcome.ts';
@@ -28,7 +26,6 @@ const row: ClaimedRow = {
   waited: 0,
   claimedAt: 0,
   dueAt: 0,
-  verdict: undefined,
 };
 const policy: OutcomePolicy = { maxAttempts: 3, backoff: { base: 1_000, cap: 60_000 }, slice: 10_000 };
 const calm = { stopping: false, storeWait: 0 };
@@ -278,62 +275,5 @@ describe('the rate of a store', () => {
     rate.spend(10);
     // It never holds more than a second's worth.
     expect(rate.wait).toBeGreaterThan(0);
-  });
-});
-
-describe('asking the guard along with the claim', () => {
-  const clock = { now: 0 };
-  const outcome = (rows: number, asked: boolean) => ({ rows: Array.from({ length: rows }), asked });
-  /** Claims, and tells for how many rows the guard was to be asked. */
-  const claim = async (
-    along: AskAlong,
-    options: { burst?: boolean; rows?: number; asked?: boolean; takes?: number } = {},
-  ) => {
-    const { burst = false, rows = 1, asked = true, takes = 1 } = options;
-    let few = Number.NaN;
-    await along.claim(burst, async n => {
-      few = n;
-      clock.now += takes;
-      return outcome(rows, asked);
-    });
-    return few > 0;
-  };
-  const along = () => new AskAlong(() => clock.now);
-
-  it('is done while few rows come, and not in a burst', async () => {
-    const each = along();
-    expect(await claim(each)).toBe(true);
-    expect(await claim(each, { rows: 500, asked: false })).toBe(true);
-    expect(await claim(each, { burst: true })).toBe(false);
-    expect(await claim(each)).toBe(true);
-  });
-
-  it.each([
-    ['took long', { takes: 500 }],
-    ['went wrong', { asked: false }],
-  ])('is left for a minute after it %s', async (_, options) => {
-    const each = along();
-    expect(await claim(each, options)).toBe(true);
-    expect(await claim(each)).toBe(false);
-    clock.now += 59_000;
-    expect(await claim(each)).toBe(false);
-    clock.now += 1_000;
-    expect(await claim(each)).toBe(true);
-  });
-
-  it('is left for a minute after the claim failed; but not because of a slow claim that brought nothing', async () => {
-    const each = along();
-    expect(await claim(each, { rows: 0, asked: false, takes: 500 })).toBe(true);
-    await expect(each.claim(false, () => Promise.reject(new Error('gone')))).rejects.toThrow('gone');
-    expect(await claim(each)).toBe(false);
-  });
-
-  it('counts for rows that were claimed just now, if all of a batch were asked about, and no parents are', () => {
-    const told = { verdict: 'free', claimedAt: performance.now(), pruneParents: 0 } as const;
-    const kept = { verdict: 'kept', reason: 'a row holds it' } as const;
-    expect(justTold([told, { ...told, verdict: kept }])).toEqual([{ verdict: 'go' }, kept]);
-    expect(justTold([told, { ...told, verdict: undefined }])).toBeUndefined();
-    expect(justTold([told, { ...told, claimedAt: told.claimedAt - 1_000 }])).toBeUndefined();
-    expect(justTold([told, { ...told, pruneParents: 1 }])).toBeUndefined();
   });
 });

@@ -40,6 +40,13 @@ const TEMPLATES = [
   's3://{a}//{b}',
   'file:///aba{a}ba/{n}',
   's3://bucket/{u}/{n}x/y',
+  'file:///data/{n}',
+  'file://{a}/d/x{u}.bin/',
+  'file://gpu-01/é/{+n}/',
+  's3://bucket/é{n}é/x/y',
+  's3://bucket//{u}/',
+  's3://bucket/{n}/',
+  's3://{u}/x',
 ] as const;
 
 const WORDS = [
@@ -70,7 +77,14 @@ const WORDS = [
   '100',
   '10',
 ];
-const UUIDS = ['00000000-0000-4000-8000-000000000001', 'ffffffff-ffff-4fff-8fff-ffffffffffff'];
+const UUIDS = [
+  '00000000-0000-4000-8000-000000000001',
+  'ffffffff-ffff-4fff-8fff-ffffffffffff',
+  '12345678-9abc-4def-8123-456789abcdef',
+  'a0000000-0000-4000-8000-00000000000a',
+  '99999999-9999-4999-8999-999999999999',
+  '0f0f0f0f-0f0f-4f0f-8f0f-0f0f0f0f0f0f',
+];
 
 /** Nothing that an integer column renders, or not from any value that it can have. */
 const NO_INTEGERS = ['-0', '+5', '007', '--1', '5-', '-', '9223372036854775808', '1'.repeat(1_000), '１'];

@@ -2,7 +2,6 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { createFileHandler } from '../../src/handlers/file/index.ts';
-import { openOutbox } from '../outbox/rows.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 import { createDisk } from '../support/disk.ts';
 import { fakeHandler } from '../support/fake-handler.ts';
@@ -317,77 +316,21 @@ it('waits for no second table when one is locked, so that a migration is no vict
   await migration.query('COMMIT');
 });
 
-describe('a claim that asks along', () => {
-  const STORES = new Map([['fake://store', 100]]);
-  async function withDatasets() {
-    const db = await createDatabase();
-    await db.sql('CREATE TABLE datasets (id int PRIMARY KEY, name text)');
-    await db.sql("SELECT afterdelete.watch('datasets', 'fake://store/{name}/data')");
-    await db.sql("INSERT INTO datasets VALUES (1, 'a')");
-    const { outbox } = openOutbox(db.url);
-    const worker = await outbox.register({
-      name: 'w',
-      version: 'test',
-      stores: ['fake://store'],
-      roots: ['fake://store/'],
-      lease: 3_600_000,
-      history: 86_400_000,
-    });
-    const claim = async (few: number) => {
-      const claimed = await outbox.claim(worker, STORES, [], new Map(), few);
-      return { ...claimed, verdicts: claimed.rows.map(row => row.verdict) };
-    };
-    const enqueue = (...targets: string[]) =>
-      db.sql('SELECT afterdelete.enqueue(t) FROM unnest($1::text[]) AS t', [targets]);
-    return { db, claim, enqueue };
-  }
-
-  it('brings the verdict of each row', async () => {
-    const { claim, enqueue } = await withDatasets();
-    await enqueue('fake://store/b/data', 'fake://store/a/data', 'fake://store/a/');
-    const { rows, asked, verdicts } = await claim(3);
-    expect(asked).toBe(true);
-    expect(Object.fromEntries(rows.map((row, i) => [row.target, verdicts[i]]))).toEqual({
-      'fake://store/b/data': 'free',
-      'fake://store/a/data': { verdict: 'kept', reason: 'public.datasets {"id": 1} holds it' },
-      'fake://store/a/': {
-        verdict: 'blocked',
-        reason: 'public.datasets {"id": 1} holds fake://store/a/data below it',
-      },
-    });
-  });
-
-  it('asks about more rows than few of nothing, and of no rows neither; a paused store is told as ever', async () => {
-    const { db, claim, enqueue } = await withDatasets();
-    await enqueue('fake://store/b/data', 'fake://store/a/data');
-    expect(await claim(1)).toMatchObject({ asked: false, verdicts: [undefined, undefined] });
-    expect(await claim(1)).toMatchObject({ asked: false, rows: [] });
-    await db.sql("SELECT afterdelete.pause('fake://store')");
-    await enqueue('fake://store/c/data');
-    expect(await claim(1)).toMatchObject({ asked: false, rows: [], paused: new Set(['fake://store']) });
-  });
-
-  it('claims all the same when the question goes wrong: the daemon asks itself, and hears why', async () => {
-    const { db, claim, enqueue } = await withDatasets();
-    await db.sql(`ALTER DATABASE ${db.name} SET default_transaction_isolation = 'repeatable read'`);
-    const { outbox } = openOutbox(db.url);
-    const [worker] = await db.sql<{ id: string }>('SELECT id FROM afterdelete.worker');
-    await enqueue('fake://store/a/data');
-    const claimed = await outbox.claim(worker?.id as string, STORES, [], new Map(), 5);
-    expect(claimed).toMatchObject({
-      asked: false,
-      rows: [{ target: 'fake://store/a/data', verdict: undefined }],
-    });
-    expect((await claim(5)).rows).toEqual([]);
-  });
-
-  it('sees what was committed just before: a hold that was taken up again keeps its file', async () => {
-    const { db, claim, enqueue } = await withDatasets();
-    await db.sql('DELETE FROM datasets');
-    await enqueue('fake://store/z/data');
-    await db.sql("INSERT INTO datasets VALUES (2, 'a'), (3, 'z')");
-    const { rows, verdicts } = await claim(5);
-    expect(rows.map(row => row.target)).toEqual(['fake://store/a/data', 'fake://store/z/data']);
-    expect(verdicts.map(verdict => verdict !== 'free' && verdict?.verdict)).toEqual(['kept', 'kept']);
-  });
+it.each([
+  [[], null],
+  [[''], ''],
+  [['', 'a'], ''],
+  [['file:///a/b'], 'file:///a/b'],
+  [['file:///a/b', 'file:///a/b'], 'file:///a/b'],
+  [['file:///a/b', 'file:///a/'], 'file:///a/'],
+  [['file:///a/bc', 'file:///a/bd', 'file:///a/bb'], 'file:///a/b'],
+  // The same first byte, and not the same character.
+  [['x/é', 'x/è'], 'x/'],
+  [['é', 'ü'], ''],
+  [['s3://b/1', 'file:///a'], ''],
+])('%j begin with %j in common', async (texts, beginning) => {
+  const db = await createDatabase();
+  expect(await db.sql('SELECT afterdelete.common_beginning($1::text[]) AS beginning', [texts])).toEqual([
+    { beginning },
+  ]);
 });
