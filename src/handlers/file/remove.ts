@@ -28,7 +28,7 @@ export class Recalled extends Error {
 export class Budget {
   readonly #stop: Stop;
   readonly #start = performance.now();
-  readonly #end: number;
+  #end: number;
   #done = 0;
 
   constructor(stop: Stop, ms = CALL_BUDGET) {
@@ -40,6 +40,11 @@ export class Budget {
   get goesOn(): boolean {
     if (this.#stop()) return false;
     return this.#done === 0 || (this.#done < ENTRIES_A_CALL && performance.now() < this.#end);
+  }
+
+  /** Lets it take so long in all, in ms. */
+  extend(ms: number): void {
+    this.#end = Math.max(this.#end, this.#start + ms);
   }
 
   /** Says that an entry has been done with. */

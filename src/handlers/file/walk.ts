@@ -26,7 +26,7 @@ import {
   type WalkOrder,
 } from './orders.ts';
 import { withinVerified } from './place.ts';
-import { Budget, look, NONE, Recalled, removeFolder, unlinkFound } from './remove.ts';
+import { Budget, CALL_BUDGET, look, NONE, Recalled, removeFolder, unlinkFound } from './remove.ts';
 
 /** Times that a directory is listed when it is found not to be empty after all: somebody still writes there. */
 const MOST_PASSES = 3;
@@ -39,6 +39,12 @@ const GIVE_AFTER = 1;
 
 /** The first call of a tree gives away when it has found more directories than a small tree has. */
 const SMALL_TREE = 64;
+
+/**
+ * A chain of more directories, one in the other, is done sooner than another thread has opened them all again: with it, the first
+ * call takes as long as any.
+ */
+const DEEP = 16;
 
 export function walk(order: WalkOrder): Answer<WalkAnswer> {
   const { place, items, first } = order;
@@ -164,6 +170,7 @@ class Walk {
         const folder = new Folder(node.folder, name);
         this.#stack.push({ ...UNTOUCHED, folder, up: node, item: -1, share: undefined });
       }
+      if (this.#unlisted <= 1 && this.#stack.length > DEEP) this.#budget.extend(CALL_BUDGET);
     } catch (error) {
       if (error instanceof Recalled) throw error;
       // Somebody else may have removed it, which is what was wanted.
