@@ -16,8 +16,11 @@ async function terminate(db: TestDatabase, statement: string, times = 2): Promis
   const ended = new Set<number>();
   await until(async () => {
     const rows = await db.sql<{ pid: number }>(
-      `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'afterdelete%'
-         AND wait_event_type = 'Lock' AND query LIKE $1 AND pg_terminate_backend(pid)`,
+      // MATERIALIZED: in one WHERE, PostgreSQL may terminate first and look at the database afterwards.
+      `WITH waiting AS MATERIALIZED (
+         SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'afterdelete%'
+            AND wait_event_type = 'Lock' AND query LIKE $1)
+       SELECT pid FROM waiting WHERE pg_terminate_backend(pid)`,
       [`%${statement}%`],
     );
     for (const { pid } of rows) ended.add(pid);
