@@ -7,6 +7,15 @@ CREATE FUNCTION afterdelete.microseconds(moment timestamptz) RETURNS bigint LANG
   (1000000 * date_part('epoch', moment))::bigint;
 COMMENT ON FUNCTION afterdelete.microseconds(timestamptz) IS 'Microseconds since 1970.';
 
+-- What a claim has brought is deleted. So its COMMIT must be on disk, and with it, because there is one log, the COMMIT of the
+-- transaction that wrote the row: after a crash the one could be undone while its file is gone, or the other, and the record with it.
+CREATE FUNCTION afterdelete.commit_on_disk() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF current_setting('synchronous_commit') = 'off' THEN PERFORM set_config('synchronous_commit', 'local', true); END IF;
+END
+$$;
+COMMENT ON FUNCTION afterdelete.commit_on_disk() IS 'Has this transaction wait until its COMMIT is on disk, whatever the default of the role or the database is.';
+
 -- For each store with room the due rows in order, so that no store starves another. A paused store is left out here;
 -- a full one, or one whose storage is down, by the caller. Rows that seem to kill their worker (lost 3 times) run
 -- alone: claim_suspect takes those. others: roots that other live workers serve and this one does not; what lies inside
@@ -39,6 +48,7 @@ BEGIN
   IF NOT FOUND THEN
     RAISE EXCEPTION 'worker % has lost its lease', worker_id USING ERRCODE = 'AD001';
   END IF;
+  PERFORM afterdelete.commit_on_disk();
   number := nextval('afterdelete.claim_number');
   moment := clock_timestamp();
   now_us := afterdelete.microseconds(moment);
@@ -101,6 +111,7 @@ BEGIN
   IF NOT FOUND THEN
     RAISE EXCEPTION 'worker % has lost its lease', worker_id USING ERRCODE = 'AD001';
   END IF;
+  PERFORM afterdelete.commit_on_disk();
   RETURN QUERY
   WITH picked AS MATERIALIZED (
     SELECT p.ctid AS tid FROM afterdelete.pending_file_cleanup p

@@ -28,7 +28,7 @@ GRANT UPDATE (identity, recorded_by, recorded_at) ON afterdelete.file_root TO af
 GRANT USAGE ON SEQUENCE afterdelete.claim_number TO afterdelete_worker;
 GRANT EXECUTE ON FUNCTION
   afterdelete.register(text, text, text[], text[], interval, interval), afterdelete.heartbeat(bigint, interval), afterdelete.reap(),
-  afterdelete.deregister(bigint), afterdelete.claim(bigint, text[], integer[], text[], bigint[]), afterdelete.mark(), afterdelete.claim_suspect(bigint, text[]),
+  afterdelete.deregister(bigint), afterdelete.commit_on_disk(), afterdelete.claim(bigint, text[], integer[], text[], bigint[]), afterdelete.mark(), afterdelete.claim_suspect(bigint, text[]),
   afterdelete.next_due(text[]), afterdelete.settle_done(text, boolean, bigint[], bigint[], text[], bigint[], bigint[], text[]),
   afterdelete.settle_back(bigint[], bigint[], text[], double precision[], text[], bigint[], bigint[]),
   afterdelete.settle_dead(text, bigint[], bigint[], text[], bigint[], bigint[]), afterdelete.microseconds(timestamptz), afterdelete.not_among(bigint[], bigint[]),

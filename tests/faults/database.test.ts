@@ -1,6 +1,7 @@
 /** What happens when PostgreSQL, or the way to it, fails. Promised: nothing is lost, nothing is done twice, no attempt is burnt. */
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { migrate } from '../../src/outbox/migrate.ts';
+import { openOutbox, states } from '../outbox/rows.ts';
 import { createBurst } from '../support/burst.ts';
 import { createDatabase, openTestDatabase } from '../support/database.ts';
 import { fakeHandler } from '../support/fake-handler.ts';
@@ -30,6 +31,39 @@ describe('the server', () => {
     await burst.expectDone();
     expect(await reconciler.ready()).toEqual({ ok: true });
   });
+
+  // COMMIT that does not wait for the disk is visible before it is there: the claim's, and that of the transaction before it.
+  it.each(['on', 'off'])(
+    'crashes right after it has answered a claim (synchronous_commit %s): what may be deleted by then stays deleted',
+    async mode => {
+      const server = await startPostgres({ fsync: 'on' });
+      onTestFinished(() => server.destroy());
+      await migrate(server.url());
+      const db = openTestDatabase(server.url(), 'postgres');
+      onTestFinished(() => db.close());
+      await db.sql('CREATE TABLE uploads (id int PRIMARY KEY)');
+      await db.sql("SELECT afterdelete.watch('uploads', 'fake://store/{id}')");
+      await db.sql('INSERT INTO uploads VALUES (1)');
+      const { outbox } = openOutbox(server.url());
+      const times = { lease: 3_600_000, history: 86_400_000 };
+      const served = { stores: ['fake://store'], roots: ['fake://store/'] };
+      const worker = await outbox.register({ name: 'w', version: 'test', ...served, ...times });
+      await db.sql(`ALTER DATABASE postgres SET synchronous_commit = ${mode}`);
+      const fresh = openOutbox(server.url()).outbox;
+      const writer = await db.connect();
+      onTestFinished(() => writer.end().catch(() => {}));
+      await writer.query('DELETE FROM uploads');
+      const { rows } = await fresh.claim(worker, new Map([['fake://store', 1]]));
+      await server.stop('immediate');
+      await server.start();
+      expect(rows.map(row => row.target)).toEqual(['fake://store/1']);
+      expect(await db.sql('SELECT FROM uploads')).toEqual([]);
+      expect(await states(db)).toMatchObject({ pending: 0, running: 1 });
+      await expect(db.sql('SELECT afterdelete.confirm($1)', [rows[0]?.id])).rejects.toThrow(
+        'no longer pending',
+      );
+    },
+  );
 
   it('is not there when the daemon stops: it ends all the same, and another takes its rows over', async () => {
     const server = await startPostgres();

@@ -135,17 +135,6 @@ describe('claim()', () => {
     expect(await claim(db, worker)).toHaveLength(3);
   });
 
-  it('is on disk when it answers: what is deleted after it must not stand in pending after a crash', async () => {
-    const worker = await addWorker(db);
-    await fill(db, 1);
-    const client = await db.connect();
-    await client.query('BEGIN');
-    await client.query('SELECT afterdelete.claim($1, $2, $3)', [worker, [STORE], [1]]);
-    const { rows } = await client.query('SHOW synchronous_commit');
-    await client.query('ROLLBACK');
-    expect(rows).toEqual([{ synchronous_commit: 'on' }]);
-  });
-
   it('passes by what another transaction has in its hands', async () => {
     const worker = await addWorker(db);
     await fill(db, 10);
