@@ -304,7 +304,11 @@ it('waits for no second table when one is locked, so that a migration is no vict
   );
   await until(
     async () =>
-      (await db.sql("SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'")).length > 0,
+      (
+        await db.sql(
+          "SELECT FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock' AND relation = 'b'::regclass",
+        )
+      ).length > 0,
     'the guard to wait',
   );
   await migration.query('ALTER TABLE a ADD COLUMN x int');

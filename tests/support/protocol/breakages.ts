@@ -136,7 +136,8 @@ export const BREAKAGES: Readonly<Record<string, Breakage>> = {
     sql: `
       CREATE OR REPLACE FUNCTION afterdelete.wake() RETURNS trigger LANGUAGE plpgsql AS $$
       BEGIN
-        IF EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.classid = 1634104420) THEN
+        IF EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.classid = 1634104420
+                      AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) THEN
           PERFORM pg_notify('afterdelete', '');
         END IF;
         RETURN NULL;
