@@ -139,6 +139,7 @@ class Crew {
   readonly #alive = new Set<TinypoolWorker>();
   /** Orders of trees that have been given and not carried out. */
   trees = 0;
+  #closed = false;
   readonly #worker: string;
 
   constructor(worker: string) {
@@ -155,24 +156,34 @@ class Crew {
     order: Parameters<Orders[W]>[0],
     { signal, stop }: RunOptions,
   ): Promise<ValueOf<W>> {
-    const pool = this.#poolOf(lane);
-    if (this.hanging >= MOST_HANGING) {
-      throw new StorageError(
-        'unavailable',
-        `${this.hanging} storage calls have not come back: expected the disk to answer, and none is begun before it does`,
-      );
-    }
     if (stop) signal?.addEventListener('abort', stop, { once: true });
     if (lane === 'trees') this.trees += 1;
     try {
-      const running = pool.run(order, { name: what, ...(signal && { signal }) });
-      this.#count(pool);
-      const answer = (await running) as Answer<ValueOf<W>>;
+      const answer = await this.#carryOut<Answer<ValueOf<W>>>(lane, what, order, signal);
       if ('failure' in answer) throw new ThreadFailure(answer.failure);
       return answer.value;
     } finally {
       if (lane === 'trees') this.trees -= 1;
       if (stop) signal?.removeEventListener('abort', stop);
+    }
+  }
+
+  async #carryOut<T>(lane: Lane, what: string, order: unknown, signal?: AbortSignal): Promise<T> {
+    for (;;) {
+      const pool = this.#poolOf(lane);
+      if (this.hanging >= MOST_HANGING) {
+        throw new StorageError(
+          'unavailable',
+          `${this.hanging} storage calls have not come back: expected the disk to answer, and none is begun before it does`,
+        );
+      }
+      const running = pool.run(order, { name: what, ...(signal && { signal }) });
+      this.#count(pool);
+      try {
+        return (await running) as T;
+      } catch (error) {
+        if (!wasEnded(error) || this.#closed || signal?.aborted) throw error;
+      }
     }
   }
 
@@ -188,6 +199,7 @@ class Crew {
   }
 
   close(): void {
+    this.#closed = true;
     for (const pool of this.#lanes.values()) {
       this.#count(pool);
       void pool.destroy();
@@ -227,6 +239,15 @@ class Crew {
       });
     }
   }
+}
+
+/**
+ * Whether an order was given to a thread that was about to be ended: Tinypool (2.2.0) gives those that wait to any thread that answers,
+ * be it one that was given up and came back in that moment. It has ended by the time this is told: another carries the order out, and
+ * finds what is gone gone.
+ */
+function wasEnded(error: unknown): boolean {
+  return error instanceof Error && error.message === 'Terminating worker thread';
 }
 
 /** What an order gives. */

@@ -111,7 +111,8 @@ class TreeDeletion {
     } finally {
       clearInterval(timer);
     }
-    return this.#early ?? this.#result();
+    // Absent: unless an earlier thread had begun with it and was ended.
+    return this.#early === undefined || this.#early.outcome === 'absent' ? this.#result() : this.#early;
   }
 
   #pump(finish: () => void): void {

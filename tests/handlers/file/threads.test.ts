@@ -13,6 +13,10 @@ const HANGS = `
   import { threadId } from 'node:worker_threads';
   export const verify = ({ place }) => {
     if (place.root === 'fails') return { failure: { kind: 'permanent', message: 'as classified', storeDown: false } };
+    if (place.root === 'slow') {
+      for (const end = performance.now() + 1; performance.now() < end; );
+      return { value: 'answered' };
+    }
     // Until somebody opens the other end.
     if (place.root !== 'answers') writeFileSync(place.root + '.' + threadId, '');
     if (place.root !== 'answers') openSync(place.root, 'r');
@@ -73,6 +77,19 @@ describe.runIf(process.platform === 'linux')('threads', () => {
       letGo();
       expect(threads.hangingIn(fifo)).toBe(0);
     });
+  });
+
+  it('carry out an order that waits for a thread which is given up and comes back just then', async () => {
+    for (let round = 0; round < 300; round += 1) {
+      const give = new AbortController();
+      // A single thread: the second waits for it, or for its successor.
+      const given = threads.run('looks', 'verify', order('slow'), { signal: give.signal });
+      const waiting = threads.run('looks', 'verify', order('slow'));
+      given.catch(() => {});
+      await new Promise(resolve => setTimeout(resolve, Math.random() * 3));
+      give.abort();
+      expect(await waiting).toBe('answered');
+    }
   });
 
   it('give a classified failure as one', async () => {
