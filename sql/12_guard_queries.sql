@@ -141,6 +141,7 @@ CREATE FUNCTION afterdelete.cut_from_segment(subject text, before text, behind t
                       substring(before FROM '[^/]*$'), substring(behind FROM '^[^/]*'));
 COMMENT ON FUNCTION afterdelete.cut_from_segment(text, text, text) IS 'The same for what has no slash: cut out of the segment in which it stands.';
 
+-- A text is cut out of all of the form: one with a slash, which {column} does not allow, is found and held all the same.
 CREATE FUNCTION afterdelete.single_query(w afterdelete.watched, form text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT format('SELECT a.n, t."afterdelete key" AS key, t."afterdelete held" AS held '
                 'FROM (SELECT * FROM %s t WHERE t.%I = ANY (ARRAY(SELECT s.value FROM (SELECT %s AS cut FROM unnest($2::text[]) AS u (form) OFFSET 0) c CROSS JOIN LATERAL (%s) AS s (value)))) t '

@@ -69,7 +69,8 @@ export class Settler {
     if (this.#queue.length === 0 || this.#lanes.size >= LANES) return;
     const lane = this.#work().finally(() => {
       this.#lanes.delete(lane);
-      if (this.#lanes.size === 0) this.#start();
+      // While the other is at it, it takes what few have come; many need not wait for it.
+      if (this.#lanes.size === 0 || this.#queue.length >= FLUSH_ROWS) this.#start();
     });
     this.#lanes.add(lane);
   }

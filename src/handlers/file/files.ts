@@ -1,5 +1,5 @@
 /** Has single files deleted: many of a batch in one order, those of one directory together. */
-import type { Context } from '../contract.ts';
+import type { Context, Result } from '../contract.ts';
 import type { Folder } from './folders.ts';
 import { failed, type Job, textOf } from './job.ts';
 import { SinglesMemory } from './memory.ts';
@@ -39,15 +39,16 @@ async function deleteOrder(
       const results = await context.call(signal =>
         threads.run('quick', 'singles', order, { signal, stop: () => memory.stop() }),
       );
-      for (const [n, job] of waiting.entries()) job.result = results[n];
+      for (const [n, job] of waiting.entries()) {
+        // Absent: unless another thread had deleted it, and was ended before it could answer.
+        job.result = results[n]?.outcome === 'absent' ? (deletedBy(memory, n) ?? results[n]) : results[n];
+      }
     } catch (error) {
       for (const [n, job] of waiting.entries()) {
         // A thread that hangs never answers, but it has written down what it had deleted before.
-        const bytes = memory.bytesOf(n);
         job.result =
-          bytes === undefined
-            ? failed(textOf(place.root, job.parent, job.name, false), job.parent, job.name, error)
-            : { outcome: 'deleted', objects: 1, bytes };
+          deletedBy(memory, n) ??
+          failed(textOf(place.root, job.parent, job.name, false), job.parent, job.name, error);
       }
     }
     for (const { cleanup, result } of waiting) {
@@ -56,6 +57,12 @@ async function deleteOrder(
     }
     waiting = waiting.filter(job => !job.result);
   }
+}
+
+/** The result of the nth file, if a thread has written down that it deleted it. */
+function deletedBy(memory: SinglesMemory, n: number): Result | undefined {
+  const bytes = memory.bytesOf(n);
+  return bytes === undefined ? undefined : { outcome: 'deleted', objects: 1, bytes };
 }
 
 function groupsOf(jobs: readonly Job[]): Group[] {

@@ -169,8 +169,8 @@ class Crew {
   }
 
   async #carryOut<T>(lane: Lane, what: string, order: unknown, signal?: AbortSignal): Promise<T> {
+    const pool = this.#poolOf(lane);
     for (;;) {
-      const pool = this.#poolOf(lane);
       if (this.hanging >= MOST_HANGING) {
         throw new StorageError(
           'unavailable',
@@ -243,8 +243,8 @@ class Crew {
 
 /**
  * Whether an order was given to a thread that was about to be ended: Tinypool (2.2.0) gives those that wait to any thread that answers,
- * be it one that was given up and came back in that moment. It has ended by the time this is told: another carries the order out, and
- * finds what is gone gone.
+ * be it one that was given up and came back in that moment. It has ended by the time this is told, perhaps with the order carried out:
+ * another carries it out again, and what the first has deleted stands in the memory of the order.
  */
 function wasEnded(error: unknown): boolean {
   return error instanceof Error && error.message === 'Terminating worker thread';

@@ -111,7 +111,7 @@ class TreeDeletion {
     } finally {
       clearInterval(timer);
     }
-    // Absent: unless an earlier thread had begun with it and was ended.
+    // Absent: unless another thread had deleted it, and was ended before it could answer.
     return this.#early === undefined || this.#early.outcome === 'absent' ? this.#result() : this.#early;
   }
 

@@ -1,11 +1,18 @@
 /** The threads: what becomes of an order that never comes back, and that the daemon's own thread stays free. */
 import { execFileSync } from 'node:child_process';
-import { closeSync, constants, openSync, readdirSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { StorageError } from '../../../src/handlers/contract.ts';
+import { deleteFiles } from '../../../src/handlers/file/files.ts';
+import { createJobs, type Job } from '../../../src/handlers/file/job.ts';
+import { singles } from '../../../src/handlers/file/singles.ts';
 import { Threads } from '../../../src/handlers/file/threads.ts';
+import { deleteTree } from '../../../src/handlers/file/tree.ts';
+import { walk } from '../../../src/handlers/file/walk.ts';
 import { Disk } from './disk.ts';
+
+const WORK = { walk, singles };
 
 /** Hangs in a system call, as on a dead network mount, when told to. */
 const HANGS = `
@@ -91,6 +98,30 @@ describe.runIf(process.platform === 'linux')('threads', () => {
       expect(await waiting).toBe('answered');
     }
   });
+
+  it.each(['single', 'tree/'])(
+    'count what was deleted once, and as deleted, when an order is carried out twice: %s',
+    async target => {
+      const [file] = await disk.write('single', 'tree/a/1', 'tree/2');
+      const { blocks } = statSync(file as string);
+      const [job] = createJobs([disk.cleanup(target)], disk.root) as [Job];
+      const place = { root: disk.root, pinned: true, recorded: disk.identity };
+      // The first thread is ended before it can answer.
+      const twice = {
+        freeForTrees: () => 4,
+        run: async (_: unknown, what: 'walk' | 'singles', order: never) => {
+          WORK[what](order);
+          const answer = WORK[what](order) as { value: unknown };
+          return answer.value;
+        },
+      } as unknown as Threads;
+      const context = disk.context();
+      if (target === 'tree/') job.result = await deleteTree(job, place, twice, context);
+      else await deleteFiles([job], place, twice, context);
+      const files = target === 'tree/' ? 2 : 1;
+      expect(job.result).toEqual({ outcome: 'deleted', objects: files, bytes: files * blocks * 512 });
+    },
+  );
 
   it('give a classified failure as one', async () => {
     const thrown = await threads.run('quick', 'verify', order('fails')).catch((error: unknown) => error);
