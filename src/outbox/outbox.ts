@@ -33,6 +33,8 @@ export interface Beat {
   readonly suspects: boolean;
   /** In microseconds since 1970; time of the database. */
   readonly moment: number;
+  /** When the server was started, likewise: another time is another server, or the same one started anew. */
+  readonly server: number;
 }
 
 /** What `afterdelete.mark()` tells: see `src/reconciler/floors.ts`. */
@@ -92,7 +94,8 @@ export class Outbox {
   /** Renews the lease. */
   async heartbeat(worker: string, lease: number): Promise<Beat> {
     const { rows } = await sql<Beat>`
-      SELECT alive, suspects, (1000000 * extract(epoch FROM clock_timestamp()))::float8 AS moment
+      SELECT alive, suspects, (1000000 * extract(epoch FROM clock_timestamp()))::float8 AS moment,
+             (1000000 * extract(epoch FROM pg_postmaster_start_time()))::float8 AS server
         FROM afterdelete.heartbeat(${worker}, ${milliseconds(lease)}::interval)`.execute(this.#db);
     return rows[0] as Beat;
   }

@@ -10,8 +10,8 @@
  * after this was known found nothing below the cursor, then nothing is there, and nothing will be.
  *
  * What this leaves behind: rows that a transaction had locked (another worker's claim, a confirm, a cancel) which was then
- * rolled back. The floors fall back when a claim fails, when a worker vanishes, when the database's clock is set back, and
- * every few minutes.
+ * rolled back. The floors fall back when a claim fails, when a worker vanishes, when the database's clock is set back, when the
+ * server is another one, and every few minutes.
  *
  * Due times are in microseconds since 1970, on the clock of the database.
  */

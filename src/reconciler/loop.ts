@@ -1,7 +1,7 @@
 /** The claim loop: the one place that owns time. It claims while there is something to claim, arms, claims again, sleeps. */
 import type { EventEmitter } from 'node:events';
 import { isLeaseLost, isSchemaError } from '../outbox/errors.ts';
-import type { Outbox } from '../outbox/outbox.ts';
+import type { Beat, Outbox } from '../outbox/outbox.ts';
 import type { WakeUp } from '../outbox/wake.ts';
 import type { Tenure } from './context.ts';
 import type { ReconcilerEvents } from './events.ts';
@@ -59,6 +59,8 @@ export class Loop {
   #troubleSince = 0;
   /** In microseconds since 1970, as last told. */
   #clock = Number.NEGATIVE_INFINITY;
+  /** When the server was started, likewise. */
+  #server: number | undefined;
 
   constructor(options: LoopOptions) {
     this.#options = options;
@@ -205,10 +207,14 @@ export class Loop {
     return new Map(floors.filter((entry): entry is [string, number] => entry[1] !== undefined));
   }
 
-  /** What the database's clock says: set back while nothing was to be done, it would be seen in no mark. */
-  clock(moment: number): void {
-    if (moment < this.#clock) this.fallBack();
+  /**
+   * What a heartbeat tells of the server. Its clock, set back while nothing was to be done, would be seen in no mark; and a server that
+   * took over between two statements has rows that the one before it had not any more.
+   */
+  heard({ moment, server }: Pick<Beat, 'moment' | 'server'>): void {
+    if (moment < this.#clock || server !== this.#server) this.fallBack();
     this.#clock = moment;
+    this.#server = server;
   }
 
   /** Rows may lie anywhere again: a worker vanished, or what others serve has changed. */

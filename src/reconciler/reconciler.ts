@@ -216,9 +216,9 @@ export class Reconciler {
     return rows;
   }
 
-  #onBeat({ suspects, moment }: Beat): void {
-    if (suspects) this.#loop.suspect();
-    this.#loop.clock(moment);
+  #onBeat(beat: Beat): void {
+    if (beat.suspects) this.#loop.suspect();
+    this.#loop.heard(beat);
     const worker = this.#lease.worker;
     if (worker !== undefined) void this.#housekeeping.run(worker);
   }

@@ -4,13 +4,14 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { expect, it, onTestFinished } from 'vitest';
 import { migrate } from '../../src/outbox/migrate.ts';
 import { createBurst } from '../support/burst.ts';
 import { openTestDatabase, type TestDatabase } from '../support/database.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { startProxy, type Proxy as TcpProxy } from '../support/proxy.ts';
-import { countEvents, nextEvent, testReconciler } from '../support/reconciler.ts';
+import { countEvents, nextEvent, testReconciler, until } from '../support/reconciler.ts';
 
 interface Pair {
   readonly first: PostgresServer;
@@ -105,3 +106,44 @@ it('the old server comes back as a standby: the daemon does not stay with it, th
   await burst.expectDone();
   expect(await reconciler.ready()).toEqual({ ok: true });
 });
+
+it('another server takes over between two statements, so that none fails: rows that come back with it are found', async () => {
+  const { first, address, db, second } = await createPair();
+  const burst = createBurst(db, { holdAfter: 0 });
+  const reconciler = testReconciler({
+    databaseUrl: address.url,
+    handlers: [burst.handler],
+    prefetch: 100,
+    // As behind a pooler: between two polls no connection is in use.
+    listenUrl: 'off',
+  });
+  await burst.write(300);
+  await reconciler.start();
+  const copied = nextEvent(reconciler, 'recovered');
+  await until(async () => (await inHand(db)) === 100, '100 rows in hand');
+  await first.stop();
+  const directory = first.copy();
+  await first.start();
+  burst.release();
+  await copied;
+  await burst.expectDone();
+  // What has come since then, the second server does not have; claims no longer begin where the burst did.
+  const later = countEvents(reconciler, 'cleanup_done', 20);
+  for (let n = 0; n < 20; n += 1) {
+    await db.sql("INSERT INTO afterdelete.pending_file_cleanup (target) VALUES ('fake://store/later')");
+    await setTimeout(50);
+  }
+  await later;
+  const server = await second(directory);
+  address.moveTo(server.url());
+  await first.stop();
+  await burst.expectDone();
+  expect(await reconciler.ready()).toEqual({ ok: true });
+});
+
+async function inHand(db: Pair['db']): Promise<number> {
+  const [row] = await db.sql<{ n: number }>(
+    'SELECT count(*)::int AS n FROM afterdelete.running_file_cleanup',
+  );
+  return row?.n ?? 0;
+}

@@ -61,10 +61,10 @@ export function createBurst(db: Pick<TestDatabase, 'sql'>, options: BurstOptions
       ]);
     },
     async expectDone() {
-      const done = async () =>
-        (await db.sql<{ n: number }>('SELECT count(*)::int AS n FROM afterdelete.done_file_cleanup'))[0]?.n ??
-        0;
-      await until(async () => (await done()) >= written, `${written} done rows`);
+      await until(
+        async () => (await states(db)).done >= written,
+        async () => `${written} done rows: there are ${JSON.stringify(await states(db))}`,
+      );
       const [audit] =
         await db.sql(`SELECT count(*)::int AS rows, count(DISTINCT id)::int AS ids, count(DISTINCT target)::int AS targets,
           min(attempt) AS least, max(attempt) AS most, (SELECT count(*)::int FROM afterdelete.pending_file_cleanup)
@@ -81,4 +81,16 @@ export function createBurst(db: Pick<TestDatabase, 'sql'>, options: BurstOptions
       expect([...storage].sort()).toEqual([...neighbours].sort());
     },
   };
+}
+
+type States = Readonly<Record<'pending' | 'running' | 'done' | 'dead', number>>;
+
+/** How many rows each table has. */
+async function states(db: Pick<TestDatabase, 'sql'>): Promise<States> {
+  const [row] =
+    await db.sql<States>(`SELECT (SELECT count(*)::int FROM afterdelete.pending_file_cleanup) AS pending,
+    (SELECT count(*)::int FROM afterdelete.running_file_cleanup) AS running,
+    (SELECT count(*)::int FROM afterdelete.done_file_cleanup) AS done,
+    (SELECT count(*)::int FROM afterdelete.dead_file_cleanup) AS dead`);
+  return row as States;
 }

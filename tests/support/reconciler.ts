@@ -47,12 +47,14 @@ export async function countEvents(reconciler: Reconciler, name: Name, count: num
 /** Resolves when the condition holds; asks again every 20 ms, because the database rings no bell. */
 export async function until(
   condition: () => boolean | Promise<boolean>,
-  what = 'the condition',
+  what: string | (() => Promise<string>) = 'the condition',
   limit = 25_000,
 ): Promise<void> {
   const end = performance.now() + limit;
   while (!(await condition())) {
-    if (performance.now() > end) throw new Error(`waited ${limit / 1000} s for ${what}`);
+    if (performance.now() > end) {
+      throw new Error(`waited ${limit / 1000} s for ${typeof what === 'string' ? what : await what()}`);
+    }
     await new Promise(resolve => setTimeout(resolve, 20));
   }
 }

@@ -87,7 +87,7 @@ describe.runIf(process.platform === 'linux')('threads', () => {
   });
 
   it('carry out an order that waits for a thread which is given up and comes back just then', async () => {
-    for (let round = 0; round < 300; round += 1) {
+    for (let round = 0; round < 100; round += 1) {
       const give = new AbortController();
       // A single thread: the second waits for it, or for its successor.
       const given = threads.run('looks', 'verify', order('slow'), { signal: give.signal });
