@@ -45,6 +45,8 @@ export interface Mark {
   readonly own: bigint;
   /** All transactions with a smaller id have ended. */
   readonly endedBelow: bigint;
+  /** When the server was started, as `moment`. */
+  readonly server: number;
 }
 
 export interface WorkerDescription {
@@ -144,12 +146,12 @@ export class Outbox {
 
   /** Sets a mark: what of the past is settled once all transactions of before have ended. */
   async mark(): Promise<Mark> {
-    const { rows } = await sql<{ moment: number; own: string; ended_below: string }>`
-      SELECT (1000000 * extract(epoch FROM m.moment))::float8 AS moment, m.own::text, m.ended_below::text FROM afterdelete.mark() m`.execute(
-      this.#db,
-    );
-    const { moment, own, ended_below } = rows[0] as { moment: number; own: string; ended_below: string };
-    return { moment, own: BigInt(own), endedBelow: BigInt(ended_below) };
+    const { rows } = await sql<{ moment: number; own: string; ended_below: string; server: number }>`
+      SELECT (1000000 * extract(epoch FROM m.moment))::float8 AS moment, m.own::text, m.ended_below::text,
+             (1000000 * extract(epoch FROM pg_postmaster_start_time()))::float8 AS server
+        FROM afterdelete.mark() m`.execute(this.#db);
+    const { ended_below, ...mark } = rows[0] as (typeof rows)[0];
+    return { ...mark, own: BigInt(mark.own), endedBelow: BigInt(ended_below) };
   }
 
   /** Claims one row that seems to kill its workers, for a worker that has nothing else in hand. */

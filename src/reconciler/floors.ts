@@ -38,6 +38,8 @@ export class Floors {
   #markedAt = START;
   /** The moment of the last mark. */
   #marked = START;
+  /** The server of the marks, by its start; undefined: there are none. */
+  #server: number | undefined;
   #fellBackAt: number;
   /** Whether the last claim was full: only then does a burst go on. */
   #burst = false;
@@ -84,12 +86,18 @@ export class Floors {
   marked(mark: Mark): void {
     this.#markedAt = this.#now();
     // The database's clock was set back: what is written now lies behind.
-    if (mark.moment < this.#marked) this.fallBack();
+    if (mark.moment < this.#marked || !this.restOn(mark.server)) this.fallBack();
     this.#marked = mark.moment;
+    this.#server = mark.server;
     this.#marks.push(mark);
     while (this.#marks[0] !== undefined && this.#marks[0].own <= mark.endedBelow) {
       this.#settled = Math.max(this.#settled, (this.#marks.shift() as Mark).moment);
     }
+  }
+
+  /** Whether they rest on what was learned from the server that was started then, or on nothing. */
+  restOn(server: number): boolean {
+    return this.#server === undefined || this.#server === server;
   }
 
   /** All stores, or one, from the start: rows may lie anywhere. */
@@ -100,6 +108,7 @@ export class Floors {
     }
     this.#stores.clear();
     this.#marks = [];
+    this.#server = undefined;
     this.#settled = START;
     this.#fellBackAt = this.#now();
   }

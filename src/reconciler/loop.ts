@@ -59,8 +59,6 @@ export class Loop {
   #troubleSince = 0;
   /** In microseconds since 1970, as last told. */
   #clock = Number.NEGATIVE_INFINITY;
-  /** When the server was started, likewise. */
-  #server: number | undefined;
 
   constructor(options: LoopOptions) {
     this.#options = options;
@@ -212,9 +210,8 @@ export class Loop {
    * took over between two statements has rows that the one before it had not any more.
    */
   heard({ moment, server }: Pick<Beat, 'moment' | 'server'>): void {
-    if (moment < this.#clock || server !== this.#server) this.fallBack();
+    if (moment < this.#clock || !this.#floors.restOn(server)) this.fallBack();
     this.#clock = moment;
-    this.#server = server;
   }
 
   /** Rows may lie anywhere again: a worker vanished, or what others serve has changed. */

@@ -31,23 +31,23 @@ describe('floors', () => {
     const floors = new Floors(() => now);
     claimOf(floors, [10, 20]);
     expect(floors.wantsMark).toBe(true);
-    floors.marked({ moment: 25, own: 7n, endedBelow: 5n });
+    floors.marked({ moment: 25, own: 7n, endedBelow: 5n, server: 1 });
     expect(floors.wantsMark).toBe(false);
     now = 250;
     expect(claimOf(floors, [30]).from).toBeUndefined();
     now = 500;
     // Transaction 6 still runs.
-    floors.marked({ moment: 35, own: 9n, endedBelow: 6n });
+    floors.marked({ moment: 35, own: 9n, endedBelow: 6n, server: 1 });
     expect(claimOf(floors, [40]).from).toBeUndefined();
     now = 750;
     // All below 8 have ended: nothing due before 25 can appear. But this claim finds what appeared before.
-    floors.marked({ moment: 45, own: 10n, endedBelow: 8n });
+    floors.marked({ moment: 45, own: 10n, endedBelow: 8n, server: 1 });
     expect(claimOf(floors, [15, 50]).from).toBeUndefined();
     now = 1_000;
     expect(claimOf(floors, [60]).from).toBeUndefined();
     now = 1_250;
     expect(claimOf(floors, [70]).from).toBe(25);
-    floors.marked({ moment: 75, own: 12n, endedBelow: 12n });
+    floors.marked({ moment: 75, own: 12n, endedBelow: 12n, server: 1 });
     now = 1_500;
     claimOf(floors, [80]);
     now = 1_750;
@@ -60,7 +60,7 @@ describe('floors', () => {
     const floors = new Floors(() => now);
     const raise = () => {
       claimOf(floors, [10, 20]);
-      floors.marked({ moment: 25, own: 7n, endedBelow: 7n });
+      floors.marked({ moment: 25, own: 7n, endedBelow: 7n, server: 1 });
       now += 250;
       claimOf(floors, [30]);
       now += 250;
@@ -70,8 +70,15 @@ describe('floors', () => {
     floors.fallBack();
     expect(claimOf(floors, []).from).toBeUndefined();
     raise();
-    floors.marked({ moment: 5, own: 20n, endedBelow: 20n });
+    floors.marked({ moment: 5, own: 20n, endedBelow: 20n, server: 1 });
     expect(claimOf(floors, []).from).toBeUndefined();
+    raise();
+    expect(floors.restOn(1)).toBe(true);
+    expect(floors.restOn(2)).toBe(false);
+    floors.marked({ moment: 25, own: 8n, endedBelow: 8n, server: 2 });
+    expect(floors.restOn(2)).toBe(true);
+    expect(claimOf(floors, []).from).toBeUndefined();
+    floors.fallBack();
     raise();
     now += 300_000;
     expect(claimOf(floors, []).from).toBeUndefined();
