@@ -19,9 +19,9 @@ const withoutTriggers = (event: string) => `
     END LOOP; END $$`;
 
 const answering = (query: string) => `
-  ALTER FUNCTION afterdelete.verdicts(text[]) RENAME TO true_verdicts;
-  CREATE FUNCTION afterdelete.verdicts(targets text[], OUT n integer, OUT verdict text, OUT reason text) RETURNS SETOF record LANGUAGE sql
-  AS $$ SELECT * FROM afterdelete.true_verdicts(targets) v ${query} $$`;
+  ALTER FUNCTION afterdelete.verdicts(text[], bigint) RENAME TO true_verdicts;
+  CREATE FUNCTION afterdelete.verdicts(targets text[], claim bigint, OUT n integer, OUT verdict text, OUT reason text) RETURNS SETOF record LANGUAGE sql
+  AS $$ SELECT * FROM afterdelete.true_verdicts(targets, claim) v ${query} $$`;
 
 /** What can be switched off, by a statement. */
 const BREAKAGES: Readonly<Record<string, string>> = {

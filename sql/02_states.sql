@@ -71,11 +71,23 @@ CREATE TABLE afterdelete.running_file_cleanup (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);
 
-CREATE SEQUENCE afterdelete.claim_number;
+-- A server that takes over may lack the last seconds, and a restored one the last hours: its sequences give numbers anew that are
+-- still in somebody's hands. So the numbers of claims and workers begin with what tells one server from another.
+CREATE FUNCTION afterdelete.server() RETURNS bigint LANGUAGE sql STABLE AS $$
+  SELECT hashtextextended(extract(epoch FROM pg_postmaster_start_time()) || '/' || 'afterdelete.pending_file_cleanup'::regclass::oid, 0) & 1048575
+$$;
+COMMENT ON FUNCTION afterdelete.server() IS 'A number below 2^20 for this server since its start, with this schema: after a failover, a restore or a restart it is another.';
+
+CREATE SEQUENCE afterdelete.unrepeated_number;
+
+CREATE FUNCTION afterdelete.unrepeated() RETURNS bigint LANGUAGE sql AS $$
+  SELECT (afterdelete.server() << 32) | (nextval('afterdelete.unrepeated_number') & 4294967295)
+$$;
+COMMENT ON FUNCTION afterdelete.unrepeated() IS 'A number that was not given before, be it by a server whose place this one has taken: server() in bits 32 to 51.';
 
 COMMENT ON TABLE afterdelete.running_file_cleanup IS 'Cleanups that a worker has claimed.';
 COMMENT ON COLUMN afterdelete.running_file_cleanup.id IS 'Number of the cleanup.';
-COMMENT ON COLUMN afterdelete.running_file_cleanup.claim IS 'Number of the claim that took it. Every later write names it, and changes nothing when the row has been claimed anew.';
+COMMENT ON COLUMN afterdelete.running_file_cleanup.claim IS 'Number of the claim that took it: no other has it, whichever server gave it. Every later write names it, and changes nothing when the row has been claimed anew.';
 COMMENT ON COLUMN afterdelete.running_file_cleanup.worker IS 'The worker that has it in hand: afterdelete.worker.id.';
 COMMENT ON COLUMN afterdelete.running_file_cleanup.claimed_at IS 'When it was claimed.';
 COMMENT ON COLUMN afterdelete.running_file_cleanup.target IS 'What to delete.';
@@ -90,7 +102,7 @@ COMMENT ON COLUMN afterdelete.running_file_cleanup.created_at IS 'When the clean
 COMMENT ON COLUMN afterdelete.running_file_cleanup.first_due_at IS 'When it was first due, retries included.';
 COMMENT ON COLUMN afterdelete.running_file_cleanup.objects_deleted IS 'Files or objects deleted so far, as of the last heartbeat.';
 COMMENT ON COLUMN afterdelete.running_file_cleanup.bytes_freed IS 'Bytes freed so far, as of the last heartbeat; NULL where the storage does not tell.';
-COMMENT ON SEQUENCE afterdelete.claim_number IS 'Numbers of claims. Attempts repeat, these never do.';
+COMMENT ON SEQUENCE afterdelete.unrepeated_number IS 'The last 32 bits of the numbers of claims and workers.';
 
 CREATE TABLE afterdelete.done_file_cleanup (
   id              bigint NOT NULL,

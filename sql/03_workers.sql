@@ -1,7 +1,7 @@
 -- Who works here, what is paused, and which disk is which.
 
 CREATE TABLE afterdelete.worker (
-  id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id           bigint PRIMARY KEY DEFAULT afterdelete.unrepeated(),
   name         text NOT NULL,
   version      text NOT NULL,
   stores       text[] NOT NULL,
@@ -94,13 +94,17 @@ END
 $$;
 COMMENT ON FUNCTION afterdelete.heartbeat(bigint, interval) IS 'Renews a worker''s lease. alive is false when it has been taken for vanished; suspects tells of rows that must run alone.';
 
+-- While the server was away nobody could renew a lease: from its start on each has its own once more.
+--
 -- Two statements: an in-flight claim holds a key share lock on its worker, so that the first one passes it by; the
 -- second sees all rows of the workers that the first one deleted. An attempt is not consumed: the row may be innocent.
 CREATE FUNCTION afterdelete.reap(OUT workers integer, OUT moved integer, OUT died integer)
 LANGUAGE plpgsql AS $$
 BEGIN
   DELETE FROM afterdelete.worker
-   WHERE id IN (SELECT w.id FROM afterdelete.worker w WHERE w.lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED);
+   WHERE id IN (SELECT w.id FROM afterdelete.worker w
+                 WHERE greatest(w.lease_until, pg_postmaster_start_time() + (w.lease_until - w.heartbeat_at)) < clock_timestamp()
+                   FOR UPDATE SKIP LOCKED);
   GET DIAGNOSTICS workers = ROW_COUNT;
 
   WITH taken AS (

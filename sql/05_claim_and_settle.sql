@@ -49,7 +49,7 @@ BEGIN
     RAISE EXCEPTION 'worker % has lost its lease', worker_id USING ERRCODE = 'AD001';
   END IF;
   PERFORM afterdelete.commit_on_disk();
-  number := nextval('afterdelete.claim_number');
+  number := afterdelete.unrepeated();
   moment := clock_timestamp();
   now_us := afterdelete.microseconds(moment);
   RETURN QUERY
@@ -124,7 +124,7 @@ BEGIN
   )
   INSERT INTO afterdelete.running_file_cleanup (id, claim, worker, claimed_at, target, store, prune_parents, source, actor,
          attempt, lost, last_error, created_at, first_due_at, objects_deleted, bytes_freed)
-  SELECT t.id, nextval('afterdelete.claim_number'), worker_id, clock_timestamp(), t.target, t.store, t.prune_parents, t.source,
+  SELECT t.id, afterdelete.unrepeated(), worker_id, clock_timestamp(), t.target, t.store, t.prune_parents, t.source,
          t.actor, t.attempt, t.lost, t.last_error, t.created_at, coalesce(t.first_due_at, t.due_at), t.objects_deleted, t.bytes_freed
     FROM taken t
   RETURNING *;

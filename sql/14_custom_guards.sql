@@ -104,9 +104,15 @@ END
 $$;
 COMMENT ON FUNCTION afterdelete.ask_guards(text[]) IS 'Which targets the guards declared by afterdelete.guard() block, and why. One that gives NULL blocks, too.';
 
-CREATE FUNCTION afterdelete.verdicts(targets text[], OUT n integer, OUT verdict text, OUT reason text) RETURNS SETOF record
+-- claim: that of the rows which are asked about. Where connections lead to two servers, or one has just taken over, this one may know
+-- nothing of what holds them there, or that they came back to life here.
+CREATE FUNCTION afterdelete.verdicts(targets text[], claim bigint DEFAULT NULL, OUT n integer, OUT verdict text, OUT reason text) RETURNS SETOF record
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  IF claim >> 32 <> afterdelete.server() THEN
+    RAISE EXCEPTION 'claim % was given by another server, or before this one was restarted: what it brought is claimed anew', claim
+      USING ERRCODE = 'object_not_in_prerequisite_state';
+  END IF;
   -- Most databases have no guards of their own, and some no watches: then there is nothing to ask.
   IF NOT EXISTS (SELECT FROM afterdelete.watched) AND NOT EXISTS (SELECT FROM afterdelete.custom_guard)
      AND current_setting('transaction_isolation') = 'read committed' THEN RETURN; END IF;
@@ -121,4 +127,5 @@ BEGIN
    ORDER BY v.n, v.rank;
 END
 $$;
-COMMENT ON FUNCTION afterdelete.verdicts(text[]) IS 'What the guard says of targets, by their number in the array: kept (a live row holds exactly this) or blocked, and why; nothing: free to go.';
+COMMENT ON FUNCTION afterdelete.verdicts(text[], bigint) IS
+  'What the guard says of targets, by their number in the array: kept (a live row holds exactly this) or blocked, and why; nothing: free to go. Raises when another server has given their claim.';

@@ -25,7 +25,8 @@ GRANT SELECT, INSERT ON afterdelete.done_file_cleanup, afterdelete.dead_file_cle
 GRANT SELECT ON afterdelete.migration, afterdelete.store_pause, afterdelete.watched, afterdelete.backlog, afterdelete.stuck TO afterdelete_worker;
 -- What `afterdelete check --adopt` records.
 GRANT UPDATE (identity, recorded_by, recorded_at) ON afterdelete.file_root TO afterdelete_worker;
-GRANT USAGE ON SEQUENCE afterdelete.claim_number TO afterdelete_worker;
+GRANT USAGE ON SEQUENCE afterdelete.unrepeated_number TO afterdelete_worker;
+GRANT EXECUTE ON FUNCTION afterdelete.server(), afterdelete.unrepeated() TO afterdelete_worker;
 GRANT EXECUTE ON FUNCTION
   afterdelete.register(text, text, text[], text[], interval, interval), afterdelete.heartbeat(bigint, interval), afterdelete.reap(),
   afterdelete.deregister(bigint), afterdelete.commit_on_disk(), afterdelete.claim(bigint, text[], integer[], text[], bigint[]), afterdelete.mark(), afterdelete.claim_suspect(bigint, text[]),
@@ -45,4 +46,4 @@ GRANT EXECUTE ON FUNCTION afterdelete.cancel(bigint, text), afterdelete.retry(bi
 GRANT EXECUTE ON FUNCTION afterdelete.estimated_pending(text, boolean) TO afterdelete_worker, afterdelete_operator, afterdelete_reader;  -- for backlog
 -- Who holds what; verdicts is the guard itself, and watch_problems what `afterdelete check` asks.
 GRANT EXECUTE ON FUNCTION afterdelete.is_held(text), afterdelete.holders(text) TO afterdelete_worker, afterdelete_operator, afterdelete_reader;
-GRANT EXECUTE ON FUNCTION afterdelete.verdicts(text[]), afterdelete.watch_problems(), afterdelete.guard_problems() TO afterdelete_worker, afterdelete_operator;
+GRANT EXECUTE ON FUNCTION afterdelete.verdicts(text[], bigint), afterdelete.watch_problems(), afterdelete.guard_problems() TO afterdelete_worker, afterdelete_operator;

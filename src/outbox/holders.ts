@@ -30,17 +30,25 @@ export class Holders {
     this.#db = db;
   }
 
-  /** What speaks against deleting these targets; undefined where nothing does. One for each, in order. */
-  async ask(targets: readonly string[]): Promise<(Objection | undefined)[]> {
+  /**
+   * What speaks against deleting these targets; undefined where nothing does. One for each, in order.
+   * @param claim that has brought them, if one has.
+   * @throws an error when another server than the one that is asked has given that claim.
+   */
+  async ask(targets: readonly string[], claim?: string): Promise<(Objection | undefined)[]> {
     const answers: (Objection | undefined)[] = targets.map(() => undefined);
-    for (const { n, verdict, reason } of await this.#verdicts(targets)) answers[n - 1] = { verdict, reason };
+    for (const { n, verdict, reason } of await this.#verdicts(targets, claim))
+      answers[n - 1] = { verdict, reason };
     return answers;
   }
 
   /** Where the role's or database's default is another isolation, in a transaction of its own: a round trip or two more. */
-  async #verdicts(targets: readonly string[]): Promise<(Objection & { n: number })[]> {
+  async #verdicts(
+    targets: readonly string[],
+    claim: string | undefined,
+  ): Promise<(Objection & { n: number })[]> {
     const query = sql<Objection & { n: number }>`
-      SELECT n, verdict, reason FROM afterdelete.verdicts(${quoted(targets)}::text[])`;
+      SELECT n, verdict, reason FROM afterdelete.verdicts(${quoted(targets)}::text[], ${claim ?? null}::bigint)`;
     if (!this.#ownTransaction) {
       try {
         return (await query.execute(this.#db)).rows;

@@ -33,7 +33,7 @@ export interface Beat {
   readonly suspects: boolean;
   /** In microseconds since 1970; time of the database. */
   readonly moment: number;
-  /** When the server was started, likewise: another time is another server, or the same one started anew. */
+  /** `afterdelete.server()`: with another number it is another server, or the same one started anew. */
   readonly server: number;
 }
 
@@ -45,7 +45,7 @@ export interface Mark {
   readonly own: bigint;
   /** All transactions with a smaller id have ended. */
   readonly endedBelow: bigint;
-  /** When the server was started, as `moment`. */
+  /** `afterdelete.server()`. */
   readonly server: number;
 }
 
@@ -97,7 +97,7 @@ export class Outbox {
   async heartbeat(worker: string, lease: number): Promise<Beat> {
     const { rows } = await sql<Beat>`
       SELECT alive, suspects, (1000000 * extract(epoch FROM clock_timestamp()))::float8 AS moment,
-             (1000000 * extract(epoch FROM pg_postmaster_start_time()))::float8 AS server
+             afterdelete.server()::int AS server
         FROM afterdelete.heartbeat(${worker}, ${milliseconds(lease)}::interval)`.execute(this.#db);
     return rows[0] as Beat;
   }
@@ -148,7 +148,7 @@ export class Outbox {
   async mark(): Promise<Mark> {
     const { rows } = await sql<{ moment: number; own: string; ended_below: string; server: number }>`
       SELECT (1000000 * extract(epoch FROM m.moment))::float8 AS moment, m.own::text, m.ended_below::text,
-             (1000000 * extract(epoch FROM pg_postmaster_start_time()))::float8 AS server
+             afterdelete.server()::int AS server
         FROM afterdelete.mark() m`.execute(this.#db);
     const { ended_below, ...mark } = rows[0] as (typeof rows)[0];
     return { ...mark, own: BigInt(mark.own), endedBelow: BigInt(ended_below) };

@@ -34,6 +34,8 @@ export type Gate = (
 
 export interface DispatchOptions {
   readonly guard: Guard;
+  /** Number of the claim that brought the batch. */
+  readonly claim: string;
   /** Asked when the guard has answered: the store may have been paused meanwhile. What may not go is handed back. */
   readonly mayStart: () => boolean;
   /** Left out: all that the guard lets through goes. */
@@ -88,10 +90,10 @@ const handBack: Gate = async batch => batch.map(() => ({ ...NOTHING, outcome: 'h
 /** What cannot be asked about is blocked: nothing is deleted unguarded. */
 async function askGuard(
   targets: readonly string[],
-  { guard, onTrouble }: DispatchOptions,
+  { guard, claim, onTrouble }: DispatchOptions,
 ): Promise<readonly Verdict[]> {
   try {
-    const verdicts = await guard(targets);
+    const verdicts = await guard(targets, claim);
     if (verdicts.length !== targets.length)
       throw new Error(`it gave ${verdicts.length} verdicts for ${targets.length} targets`);
     const odd = verdicts.findIndex(verdict => !isVerdict(verdict));

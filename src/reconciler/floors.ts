@@ -38,7 +38,7 @@ export class Floors {
   #markedAt = START;
   /** The moment of the last mark. */
   #marked = START;
-  /** The server of the marks, by its start; undefined: there are none. */
+  /** The server of the marks; undefined: there are none. */
   #server: number | undefined;
   #fellBackAt: number;
   /** Whether the last claim was full: only then does a burst go on. */
@@ -95,7 +95,7 @@ export class Floors {
     }
   }
 
-  /** Whether they rest on what was learned from the server that was started then, or on nothing. */
+  /** Whether they rest on what was learned from that server, or on nothing. */
   restOn(server: number): boolean {
     return this.#server === undefined || this.#server === server;
   }

@@ -6,23 +6,29 @@ export type Verdict =
   | { readonly verdict: 'go' }
   | { readonly verdict: 'kept' | 'blocked'; readonly reason: string };
 
-/** Asked once a batch; one verdict for each target, in order. What it throws blocks the batch. */
-export type Guard = (targets: readonly string[]) => Promise<readonly Verdict[]>;
+/**
+ * Asked once a batch; one verdict for each target, in order. What it throws blocks the batch.
+ * `claim`: the number under which the database gave the batch out.
+ */
+export type Guard = (targets: readonly string[], claim: string) => Promise<readonly Verdict[]>;
 
 const GO: Verdict = { verdict: 'go' };
 
 /** Asks the watched tables, and the guards that are declared in the database. */
 export function askHolders(holders: Pick<Holders, 'ask'>): Guard {
-  return async targets => (await holders.ask(targets)).map(objection => objection ?? GO);
+  return async (targets, claim) => (await holders.ask(targets, claim)).map(objection => objection ?? GO);
 }
 
 /** Asks one guard after the other; each only about what those before it let go. */
 export function both(first: Guard, second: Guard): Guard {
-  return async targets => {
-    const verdicts = [...(await first(targets))];
+  return async (targets, claim) => {
+    const verdicts = [...(await first(targets, claim))];
     const free = [...targets.keys()].filter(n => verdicts[n]?.verdict === 'go');
     if (free.length === 0) return verdicts;
-    const answers = await second(free.map(n => targets[n] as string));
+    const answers = await second(
+      free.map(n => targets[n] as string),
+      claim,
+    );
     if (answers.length !== free.length)
       throw new Error(`it gave ${answers.length} verdicts for ${free.length} targets`);
     for (const [k, n] of free.entries()) verdicts[n] = answers[k] as Verdict;

@@ -27,8 +27,8 @@ const HISTORY_RETRY = 300_000;
 export class Housekeeping {
   readonly #options: HousekeepingOptions;
   readonly #oneAtATime = pLimit(1);
-  /** What stands in the database of this worker's pauses. */
-  #recorded = '';
+  /** What stands in the database of this worker's pauses; undefined: nobody knows. */
+  #recorded: string | undefined;
   #recordedFor = '';
   #historyAt = Number.NEGATIVE_INFINITY;
   #unextended: string | undefined;
@@ -69,6 +69,11 @@ export class Housekeeping {
       this.#busy = false;
     }
     if (this.#again && !this.#ended) await this.run(worker);
+  }
+
+  /** The server is another one: what was recorded may not stand there. */
+  recordAnew(): void {
+    this.#recorded = undefined;
   }
 
   /** The worker ends: begins nothing more, and what is under way may fail, for the database is closed beneath it. */

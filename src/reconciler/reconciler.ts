@@ -45,6 +45,8 @@ export class Reconciler {
   #stopping: Promise<void> | undefined;
   /** Rows that went back to pending since it was told to stop. */
   #handedBack = 0;
+  /** What the last heartbeat told. */
+  #server: number | undefined;
 
   constructor(options: ReconcilerOptions) {
     const settings = resolveSettings(options);
@@ -219,8 +221,17 @@ export class Reconciler {
   #onBeat(beat: Beat): void {
     if (beat.suspects) this.#loop.suspect();
     this.#loop.heard(beat);
+    if (this.#server !== undefined && this.#server !== beat.server) this.#onOtherServer();
+    this.#server = beat.server;
     const worker = this.#lease.worker;
     if (worker !== undefined) void this.#housekeeping.run(worker);
+  }
+
+  /** Perhaps it does not know what was claimed, nor what was put on record. */
+  #onOtherServer(): void {
+    for (const store of this.#all) store.handBackQueued();
+    this.#housekeeping.recordAnew();
+    void this.#wakeUp?.verify();
   }
 
   #onLeaseLost(): void {

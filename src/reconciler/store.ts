@@ -211,6 +211,8 @@ export class Store {
     this.#options.rate?.spend(batch.length);
     const { outcomes, handled, ms } = await dispatch(cleanups, {
       guard,
+      // A batch is of one claim.
+      claim: first.row.claim,
       // A row that probes a store that is down goes all the same.
       mayStart: () => !first.tenure.stopping && [undefined, pausedBefore].includes(this.#pauses.now),
       gate: this.#fuse?.gate(id => (tasks.get(id)?.row.objects ?? 0) > 0),

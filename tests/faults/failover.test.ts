@@ -139,6 +139,56 @@ it('another server takes over between two statements, so that none fails: rows t
   expect(await reconciler.ready()).toEqual({ ok: true });
 });
 
+it('another server takes over that has not received what was claimed: nothing more of it is carried out', async () => {
+  const { first, address, db, second } = await createPair();
+  const burst = createBurst(db, { holdAfter: 0 });
+  const reconciler = testReconciler({
+    databaseUrl: address.url,
+    handlers: [burst.handler],
+    concurrency: 1,
+    prefetch: 100,
+    listenUrl: 'off',
+  });
+  await reconciler.start();
+  await first.stop();
+  const directory = first.copy();
+  await first.start();
+  await burst.write(300);
+  await until(() => burst.handler.seen.length > 0 && reconciler.inHand === 100, 'rows in hand');
+  const server = await second(directory);
+  address.moveTo(server.url());
+  await first.stop();
+  // What was under way is finished; of what waited behind it, this server knows nothing.
+  burst.release();
+  await until(() => reconciler.inHand === 0, 'the end of what was in hand');
+  expect(burst.handler.seen).toHaveLength(10);
+  await db.sql("INSERT INTO afterdelete.pending_file_cleanup (target) VALUES ('fake://store/new')");
+  await until(() => burst.handler.seen.length === 11, 'the next row');
+});
+
+it('a server that has taken over gives no number of a claim or a worker that the one before gave', async () => {
+  const { first, db, second } = await createPair();
+  const numbers = async () => {
+    const rows = await db.sql<{
+      server: string;
+      number: string;
+      worker: string;
+    }>(`SELECT afterdelete.server(), afterdelete.unrepeated() AS number,
+      afterdelete.register('w', 'test', ARRAY['fake://store'], ARRAY['fake://store/'], '1 hour', '1 day') AS worker
+      FROM generate_series(1, 100)`);
+    return rows.flatMap(({ number, worker }) => [number, worker]);
+  };
+  await first.stop();
+  const directory = first.copy();
+  await first.start();
+  const before = await numbers();
+  await second(directory);
+  const all = [...before, ...(await numbers())];
+  expect(all).toHaveLength(400);
+  expect(new Set(all).size).toBe(400);
+  for (const number of all) expect(Number.isSafeInteger(Number(number))).toBe(true);
+});
+
 async function inHand(db: Pair['db']): Promise<number> {
   const [row] = await db.sql<{ n: number }>(
     'SELECT count(*)::int AS n FROM afterdelete.running_file_cleanup',

@@ -28,6 +28,19 @@ const heartbeat = async (worker: string) =>
 const pendingRow = async () => only(await db.sql('SELECT * FROM afterdelete.pending_file_cleanup'));
 
 describe('reap()', () => {
+  it('gives each worker its lease once more from the start of the server on: while that was away none could be renewed', async () => {
+    const [long, short] = [await addWorker(db), await addWorker(db)];
+    const ended = (lease: string) =>
+      `UPDATE afterdelete.worker SET heartbeat_at = clock_timestamp() - interval '1 s' - interval '${lease}',
+         lease_until = clock_timestamp() - interval '1 s' WHERE id = $1`;
+    await db.sql(ended('10 days'), [long]);
+    await db.sql(ended('1 ms'), [short]);
+    expect(await reap()).toEqual({ workers: 1, moved: 0, died: 0 });
+    expect(await db.sql('SELECT id FROM afterdelete.worker')).toEqual([{ id: long }]);
+    await db.sql(ended('1 ms'), [long]);
+    expect(await reap()).toEqual({ workers: 1, moved: 0, died: 0 });
+  });
+
   it('moves the rows of a vanished worker back: no attempt, lost once more, due now, first due as before', async () => {
     const worker = await addWorker(db);
     await db.sql(
