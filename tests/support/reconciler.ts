@@ -48,7 +48,7 @@ export async function countEvents(reconciler: Reconciler, name: Name, count: num
 export async function until(
   condition: () => boolean | Promise<boolean>,
   what: string | (() => Promise<string>) = 'the condition',
-  limit = 25_000,
+  limit = 100_000,
 ): Promise<void> {
   const end = performance.now() + limit;
   while (!(await condition())) {
