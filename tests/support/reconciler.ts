@@ -58,3 +58,12 @@ export async function until(
     await new Promise(resolve => setTimeout(resolve, 20));
   }
 }
+
+/** Resolves when the daemon says that it is ready; tells what it says else when it never is. */
+export async function untilReady(reconciler: Reconciler): Promise<void> {
+  const readiness = () => reconciler.ready();
+  await until(
+    async () => (await readiness()).ok,
+    async () => `the daemon to be ready: ${JSON.stringify(await readiness())}`,
+  );
+}
