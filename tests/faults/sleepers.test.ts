@@ -94,6 +94,8 @@ describe('two daemons that sleep', () => {
     // A row whose writer finds the other one not yet asleep, or the key not held, may not be told to both.
     while (rung.size < 2) {
       await until(async () => (await keeper(db)) !== undefined, 'one of them to hold the key');
+      // Both have to be told of the same row.
+      rung.clear();
       written.push(`fake://store/${written.length}`);
       await db.sql('SELECT afterdelete.enqueue($1)', written.slice(-1));
       await until(
