@@ -4,7 +4,7 @@ import { playChaos } from '../support/chaos.ts';
 const ROWS = 1_000;
 
 it('three daemons, one killed every two seconds, PostgreSQL crashed once: all is gone, each row done once', {
-  timeout: 90_000,
+  timeout: 240_000,
 }, async () => {
   const { kills, takenOver, seconds, ...report } = await playChaos({
     rows: ROWS,
@@ -13,7 +13,7 @@ it('three daemons, one killed every two seconds, PostgreSQL crashed once: all is
     daemons: 3,
     killEvery: 2_000,
     lease: '3s',
-    patience: 60_000,
+    patience: 150_000,
   });
   expect(report).toEqual({
     targetsLeft: 0,

@@ -25,6 +25,8 @@ interface Started {
   readonly child: ChildProcess;
   /** The first match of a pattern in what it prints. */
   says(pattern: RegExp): Promise<string>;
+  /** Its exit code, once it has ended. */
+  readonly ended: Promise<number | null>;
   /** Ends it, and resolves to its exit code. */
   interrupt(): Promise<number | null>;
 }
@@ -42,16 +44,17 @@ function start(cwd: string, env: NodeJS.ProcessEnv = {}): Started {
       output += text;
     });
   }
-  const closed = once(child, 'close').then(([code]) => code as number | null);
+  const ended = once(child, 'close').then(([code]) => code as number | null);
   const interrupt = async () => {
     child.kill('SIGINT');
-    return await closed;
+    return await ended;
   };
   onTestFinished(async () => {
     await interrupt();
   });
   return {
     child,
+    ended,
     interrupt,
     says: async pattern => {
       await until(() => {
@@ -129,7 +132,7 @@ describe('npm start without DATABASE_URL', () => {
     const url = await first.says(CONNECTION);
     const second = start(cwd);
     await second.says(/npm start runs already in this directory \(process \d+\): stop that one first/);
-    expect(await second.interrupt()).toBe(1);
+    expect(await second.ended).toBe(1);
     expect(await execute(url, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
     expect(await first.interrupt()).toBe(0);
   });

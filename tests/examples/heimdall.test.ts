@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { logCleanups } from '../../examples/heimdall/monitoring.ts';
 import { deleteDataset } from '../../examples/heimdall/service.ts';
-import { countEvents } from '../support/reconciler.ts';
+import { countEvents, until } from '../support/reconciler.ts';
 import { BUCKET, createDataset, finished, openHeimdall, REQUEST, runDaemon } from './heimdall-setup.ts';
 import { audit, cleanups } from './support.ts';
 
@@ -103,6 +103,11 @@ describe('the log', () => {
     await failed;
     broken = false;
     await finished(scene);
+    // The row is done a moment before it is told.
+    await until(
+      () => scene.lines.some(({ event }) => event === 'minio_cleanup_complete'),
+      'the line that tells of the end',
+    );
     expect(scene.lines.find(({ event }) => event === 'minio_cleanup_failed')).toMatchObject({
       dataset_id: dataset.id,
       will_retry: true,

@@ -15,7 +15,7 @@ beforeAll(async () => {
   python = await createPython();
   // A plain report of skipped tests does not give their reasons.
   if (typeof python === 'string') console.warn(`The example in Python is skipped: ${python}`);
-}, 100_000);
+}, 480_000);
 
 afterAll(() => {
   if (typeof python !== 'string') python.remove();

@@ -1,5 +1,5 @@
 /** What happens when a daemon, or its storage, fails. Promised: nothing is lost, nothing is done twice in the audit trail. */
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { SLOW_DOWN, startS3Server, UNAVAILABLE } from '../s3-server/server.ts';
 import { type Daemon, startDaemon } from '../support/daemon.ts';
@@ -34,12 +34,21 @@ async function catchInTheAct(daemon: Daemon, db: TestDatabase, disk: Disk): Prom
     await db.sql('SELECT afterdelete.enqueue($1)', [target]);
     await until(() => filesIn(disk.at(name)) < files, 'the first files to go');
     daemon.signal('SIGSTOP');
+    await until(() => isStopped(daemon.pid), 'all of its threads to stand still');
     const left = filesIn(disk.at(name));
     if (left > 0) return { files, left, target };
     daemon.signal('SIGCONT');
     await daemon.waitFor('cleanup_done', line => line.target === target);
     await db.sql('DELETE FROM afterdelete.done_file_cleanup');
   }
+}
+
+/** Whether all threads of a process are stopped; where there is no /proc it is taken to be. */
+function isStopped(pid: number): boolean {
+  const tasks = `/proc/${pid}/task`;
+  if (!existsSync(tasks)) return true;
+  // The state stands behind the name, which may hold anything.
+  return readdirSync(tasks).every(task => /.*\) T/s.test(readFileSync(`${tasks}/${task}/stat`, 'utf8')));
 }
 
 /** Files left in the tree. */

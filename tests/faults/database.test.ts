@@ -6,7 +6,7 @@ import { createBurst } from '../support/burst.ts';
 import { createDatabase, openTestDatabase } from '../support/database.ts';
 import { fakeHandler } from '../support/fake-handler.ts';
 import { startPostgres } from '../support/postgres.ts';
-import { countEvents, testReconciler, until } from '../support/reconciler.ts';
+import { countEvents, testReconciler, until, untilReady } from '../support/reconciler.ts';
 
 describe('the server', () => {
   it.each(['fast', 'immediate'] as const)('is restarted (%s) in the middle of a burst', async mode => {
@@ -29,7 +29,7 @@ describe('the server', () => {
     await server.stop(mode);
     await server.start();
     await burst.expectDone();
-    expect(await reconciler.ready()).toEqual({ ok: true });
+    await untilReady(reconciler);
   });
 
   // COMMIT that does not wait for the disk is visible before it is there: the claim's, and that of the transaction before it.

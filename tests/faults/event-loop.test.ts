@@ -13,14 +13,14 @@ it('past the lease: another daemon takes over; the blocked one, once it goes on,
   const gate = new SharedArrayBuffer(4);
   const told: BlockedDaemonMessage[] = [];
   const heard = (event: string) => told.filter(message => message.event === event);
-  const workerData: BlockedDaemonOptions = { databaseUrl: db.url, lease: 1_000, gate };
+  const workerData: BlockedDaemonOptions = { databaseUrl: db.url, lease: 6_000, gate };
   const blocked = new Worker(new URL('../support/blocked-daemon.ts', import.meta.url), { workerData });
   blocked.on('message', message => told.push(message));
   const failed = new Promise<never>((_, reject) => blocked.once('error', reject));
   onTestFinished(async () => void (await blocked.terminate()));
   await Promise.race([failed, until(() => heard('deleting').length === 1, 'the storage call that blocks')]);
 
-  const other = testReconciler({ databaseUrl: db.url, handlers: [burst.handler], lease: 1_000 });
+  const other = testReconciler({ databaseUrl: db.url, handlers: [burst.handler], lease: 6_000 });
   const reaped = nextEvent(other, 'reaped');
   await other.start();
   expect(await reaped).toEqual({ workers: 1, moved: 20, died: 0 });

@@ -5,13 +5,13 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import { expect, it, onTestFinished } from 'vitest';
+import { it, onTestFinished } from 'vitest';
 import { migrate } from '../../src/outbox/migrate.ts';
 import { createBurst } from '../support/burst.ts';
 import { openTestDatabase, type TestDatabase } from '../support/database.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { startProxy, type Proxy as TcpProxy } from '../support/proxy.ts';
-import { countEvents, nextEvent, testReconciler, until } from '../support/reconciler.ts';
+import { countEvents, nextEvent, testReconciler, until, untilReady } from '../support/reconciler.ts';
 
 interface Pair {
   readonly first: PostgresServer;
@@ -66,7 +66,7 @@ it('the server dies, and one that had not received the last transactions takes o
   await first.stop('immediate');
   address.moveTo((await second(directory)).url());
   await burst.expectDone();
-  expect(await reconciler.ready()).toEqual({ ok: true });
+  await untilReady(reconciler);
 });
 
 it('the old server comes back as a standby: the daemon does not stay with it, though it answers', async () => {
@@ -104,7 +104,7 @@ it('the old server comes back as a standby: the daemon does not stay with it, th
   await restored;
   await burst.write(1);
   await burst.expectDone();
-  expect(await reconciler.ready()).toEqual({ ok: true });
+  await untilReady(reconciler);
 });
 
 it('another server takes over between two statements, so that none fails: rows that come back with it are found', async () => {
@@ -136,7 +136,7 @@ it('another server takes over between two statements, so that none fails: rows t
   address.moveTo(server.url());
   await first.stop();
   await burst.expectDone();
-  expect(await reconciler.ready()).toEqual({ ok: true });
+  await untilReady(reconciler);
 });
 
 it('another server takes over that has not received what was claimed: nothing more of it is carried out', async () => {

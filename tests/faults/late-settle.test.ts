@@ -30,7 +30,7 @@ it('a settle that comes after the reaper leaves the rows with the worker that ha
     databaseUrl: db.url,
     handlers: [burst.handler],
     prefetch: 5,
-    lease: 1_000,
+    lease: 8_000,
     name: 'heir',
   });
   const reaped = nextEvent(heir, 'reaped');

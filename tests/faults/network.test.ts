@@ -6,7 +6,7 @@ import { expect, it } from 'vitest';
 import { createBurst } from '../support/burst.ts';
 import { createDatabase } from '../support/database.ts';
 import { startProxy } from '../support/proxy.ts';
-import { countEvents, nextEvent, testReconciler, until } from '../support/reconciler.ts';
+import { countEvents, nextEvent, testReconciler, until, untilReady } from '../support/reconciler.ts';
 
 /** A daemon behind a proxy, in the middle of a burst, that hears notifications. */
 async function setup(options: { shutdownGrace?: number } = {}) {
@@ -36,7 +36,7 @@ it('a daemon that is cut off in silence finds new connections when there are som
   await unsettled;
   proxy.thaw();
   await burst.expectDone();
-  expect(await reconciler.ready()).toEqual({ ok: true });
+  await untilReady(reconciler);
 });
 
 it('a daemon that is cut off past its lease deletes nothing more; another takes over, and nothing is settled twice', async () => {

@@ -15,7 +15,7 @@ it('PostgreSQL that is away for a while is said once, readyz tells, and its retu
   const daemon = startDaemon({
     databaseUrl: server.url(),
     roots: [disk.root],
-    env: { AFTERDELETE_LEASE: '2s' },
+    env: { AFTERDELETE_LEASE: '8s' },
   });
   await daemon.waitFor('listen_restored');
   const lost = daemon.next('listen_lost');

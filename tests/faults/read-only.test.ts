@@ -7,7 +7,7 @@ import { migrate } from '../../src/outbox/migrate.ts';
 import { createBurst } from '../support/burst.ts';
 import { createDatabase, openTestDatabase, type TestDatabase } from '../support/database.ts';
 import { startPostgres } from '../support/postgres.ts';
-import { countEvents, nextEvent, testReconciler } from '../support/reconciler.ts';
+import { countEvents, nextEvent, testReconciler, untilReady } from '../support/reconciler.ts';
 import { execute } from '../support/server.ts';
 
 /** Plays it: `turn` makes the database read-only, and then writable again. */
@@ -17,7 +17,8 @@ async function play(db: TestDatabase, turn: (readOnly: boolean) => Promise<void>
     databaseUrl: db.url,
     handlers: [burst.handler],
     prefetch: 200,
-    lease: 2_000,
+    // What is held while a heartbeat is awaited may last twice as long, and the lease four times.
+    lease: 16_000,
   });
   const lost: unknown[] = [];
   reconciler.events.on('lease_lost', event => lost.push(event));
@@ -39,7 +40,7 @@ async function play(db: TestDatabase, turn: (readOnly: boolean) => Promise<void>
   await settling;
   await turn(false);
   await burst.expectDone();
-  expect(await reconciler.ready()).toEqual({ ok: true });
+  await untilReady(reconciler);
   // Nobody could take its rows over meanwhile, and nobody has.
   expect(lost).toEqual([]);
 }

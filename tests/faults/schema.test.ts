@@ -64,7 +64,8 @@ it('a reconciler ends what runs, hands back what it has in hand, and stops by it
     databaseUrl: db.url,
     handlers: [handler],
     concurrency: 1,
-    lease: 1_000,
+    // The call that is held may last half of it; a heartbeat comes after a quarter.
+    lease: 16_000,
   });
   const [changed, stopped] = [nextEvent(reconciler, 'schema_changed'), nextEvent(reconciler, 'stopped')];
   await db.sql(ENQUEUE, [10]);

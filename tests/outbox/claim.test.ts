@@ -149,9 +149,9 @@ describe('claim()', () => {
   it('by two workers at once gives each of 20,000 rows to exactly one', async () => {
     await fill(db, 20_000);
     const workers = [await addWorker(db, { name: 'a' }), await addWorker(db, { name: 'b' })];
+    const sessions = await Promise.all(workers.map(async worker => ({ worker, client: await db.connect() })));
     const taken = await Promise.all(
-      workers.map(async worker => {
-        const client = await db.connect();
+      sessions.map(async ({ worker, client }) => {
         const ids: string[] = [];
         for (;;) {
           const { rows } = await client.query<{ id: string }>(

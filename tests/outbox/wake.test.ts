@@ -343,7 +343,9 @@ describe('WakeUp whose direct connection leads to another database', () => {
 });
 
 describe('the protocol', () => {
-  it('loses no wake-up in 3,000 rounds of writers against one sleeper that never polls', async () => {
+  it('loses no wake-up in 3,000 rounds of writers against one sleeper that never polls', {
+    timeout: 240_000,
+  }, async () => {
     const ROUNDS = 3_000;
     const WRITERS = 3;
     const worker = await addWorker(db);

@@ -93,7 +93,8 @@ it('what a run tells that has lost its lease is not counted for the run that too
   const reconciler = testReconciler({
     databaseUrl: db.url,
     handlers: [handler],
-    lease: 1_000,
+    // A call may last half of it; what it tells is stored after a quarter.
+    lease: 12_000,
     shutdownGrace: 0,
   });
   await db.sql("SELECT afterdelete.enqueue('fake://store/giant/')");

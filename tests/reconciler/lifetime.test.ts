@@ -129,7 +129,7 @@ describe('the lease', () => {
     const reconciler = testReconciler({
       databaseUrl: db.url,
       handlers: [handler],
-      lease: 1_000,
+      lease: 8_000,
       concurrency: 1,
     });
     await db.sql(
@@ -162,10 +162,11 @@ describe('the lease', () => {
       "INSERT INTO afterdelete.pending_file_cleanup (target) SELECT 'fake://store/' || i FROM generate_series(1, 5) i",
     );
     const [{ id }] = (await db.sql(
-      "SELECT afterdelete.register('gone', '0', ARRAY['fake://store'], ARRAY['fake://store/'], '100 ms', '1 day') AS id",
+      "SELECT afterdelete.register('gone', '0', ARRAY['fake://store'], ARRAY['fake://store/'], '1 minute', '1 day') AS id",
     )) as [{ id: string }];
     await db.sql("SELECT afterdelete.claim($1, ARRAY['fake://store'], ARRAY[10])", [id]);
-    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], lease: 1_000 });
+    await db.sql("UPDATE afterdelete.worker SET lease_until = '-infinity' WHERE id = $1", [id]);
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], lease: 4_000 });
     const reaped = nextEvent(reconciler, 'reaped');
     const done = countEvents(reconciler, 'cleanup_done', 5);
     await reconciler.start();
@@ -185,7 +186,7 @@ describe('a row that was lost three times', () => {
       inHand.push([target.text, reconciler.inHand]);
       return DELETED;
     });
-    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler], lease: 1_000 });
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler], lease: 8_000 });
     await db.sql(
       "INSERT INTO afterdelete.pending_file_cleanup (target) SELECT 'fake://store/' || i FROM generate_series(1, 100) i",
     );
@@ -221,7 +222,7 @@ describe('a row that was lost three times', () => {
     );
     // Makes it send a heartbeat, which tells it of suspects.
     await db.sql("SELECT pg_notify('afterdelete', 'pauses')");
-    await until(() => reconciler.inHand === 1, 'the others handed back', 4_000);
+    await until(() => reconciler.inHand === 1, 'the others handed back');
     open();
     await done;
     expect(handler.seen[1]).toBe('fake://store/suspect');

@@ -80,7 +80,7 @@ describe('a store that answers again', () => {
 describe('a worker that was taken for vanished', () => {
   it('while nothing ran: runOnce registers it anew, and carries out what it claims', async () => {
     const db = await createDatabase();
-    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], lease: 1_000 });
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], lease: 4_000 });
     expect(await reconciler.runOnce()).toBe(0);
     const lost = nextEvent(reconciler, 'lease_lost');
     await takeForVanished(db);
@@ -92,7 +92,7 @@ describe('a worker that was taken for vanished', () => {
 
   it('before it had started: it registers anew, and carries out what it claims', async () => {
     const db = await createDatabase();
-    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], lease: 1_000 });
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], lease: 4_000 });
     const liveRoots = reconciler.outbox.liveRoots.bind(reconciler.outbox);
     reconciler.outbox.liveRoots = async () => {
       throw new Error('Connection terminated unexpectedly');
@@ -112,7 +112,7 @@ describe('a worker that was taken for vanished', () => {
 describe('ready', () => {
   it('does not go on complaining of a claim that failed when all stores have been paused since', async () => {
     const db = await createDatabase();
-    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], lease: 1_000 });
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [fakeHandler()], lease: 4_000 });
     const claim = reconciler.outbox.claim.bind(reconciler.outbox);
     reconciler.outbox.claim = async () => {
       throw new Error('Connection terminated unexpectedly');
@@ -125,6 +125,6 @@ describe('ready', () => {
     await db.sql("SELECT afterdelete.pause('fake://store')");
     await paused;
     reconciler.outbox.claim = claim;
-    await until(async () => (await reconciler.ready()).ok, 'ready', 8_000);
+    await until(async () => (await reconciler.ready()).ok, 'ready');
   });
 });

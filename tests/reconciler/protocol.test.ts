@@ -16,7 +16,7 @@ async function open(breakage?: Breakage): Promise<Protocol> {
 }
 
 it('after every step of random interleavings, every rule of docs/protocol.md holds', {
-  timeout: 120_000,
+  timeout: 480_000,
 }, async () => {
   const protocol = await open();
   const missing = () => KINDS.filter(kind => !protocol.coverage.has(kind));
@@ -31,7 +31,7 @@ it('after every step of random interleavings, every rule of docs/protocol.md hol
 });
 
 describe('a rule that is broken on purpose is missed:', () => {
-  it.each(Object.entries(BREAKAGES))('%s', { timeout: 180_000 }, async (_, breakage) => {
+  it.each(Object.entries(BREAKAGES))('%s', { timeout: 600_000 }, async (_, breakage) => {
     const protocol = await open(breakage);
     const { seen: path, breaks } = breakage;
     let found: Found | undefined;

@@ -46,8 +46,13 @@ describe('a store that is down', () => {
     const [stuck] = await db.sql<{ last_error: string }>('SELECT last_error FROM afterdelete.stuck LIMIT 1');
     expect(stuck?.last_error).toContain('paused by breaker');
     expect(stuck?.last_error).toContain('connection refused');
-    const [backlog] = await db.sql('SELECT paused, pending::int, running::int FROM afterdelete.backlog');
-    expect(backlog).toEqual({ paused: true, pending: 100, running: 0 });
+    const backlog = async () =>
+      JSON.stringify(await db.sql('SELECT paused, pending::int, running::int FROM afterdelete.backlog'));
+    // A probe may be under way just now.
+    await until(
+      async () => (await backlog()) === JSON.stringify([{ paused: true, pending: 100, running: 0 }]),
+      async () => `the backlog to be 100 paused rows: it is ${await backlog()}`,
+    );
     // Two more probes: one row each.
     await countEvents(reconciler, 'cleanup_blocked', 2);
     expect(handler.seen.length - probed).toBeLessThanOrEqual(3);

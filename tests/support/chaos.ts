@@ -18,11 +18,11 @@ export interface ChaosOptions {
   readonly transactions: number;
   readonly pace: number;
   readonly daemons: number;
-  /** How often a daemon is killed, in ms. */
+  /** How often a daemon that has rows in hand is killed, in ms. */
   readonly killEvery: number;
   /** The lease, as the configuration has it. */
   readonly lease: string;
-  /** Longest that the rows may take once all are written and the killing has ended, in ms. */
+  /** Longest that the rows may take once all are written, in ms. */
   readonly patience: number;
   readonly log?: (line: string) => void;
 }
@@ -42,6 +42,8 @@ export interface ChaosReport {
 }
 
 const BUCKET = 'chaos';
+/** So many daemons are killed, if there are rows long enough. */
+const LEAST_KILLS = 2;
 
 /** What is to be deleted, and what lies beside it. */
 interface World {
@@ -112,6 +114,7 @@ export async function playChaos(options: ChaosOptions): Promise<ChaosReport> {
   let fleet: Fleet | undefined;
   const db = openTestDatabase(server.url(), 'postgres');
   let over = false;
+  let written = false;
   let kills = 0;
   let takenOver = 0;
   try {
@@ -137,9 +140,10 @@ export async function playChaos(options: ChaosOptions): Promise<ChaosReport> {
     for (let i = 0; i < options.daemons; i++) daemons.start();
 
     const killing = (async () => {
-      while (!over) {
+      // On a slow machine all may be written before anything was taken over.
+      while (!over && !(written && kills >= LEAST_KILLS && takenOver > 0)) {
         await pause(options.killEvery);
-        const victim = await daemons.busiest(db);
+        const victim = await daemons.busy(db);
         if (over || victim === undefined) continue;
         victim.kill('SIGKILL');
         kills += 1;
@@ -160,10 +164,8 @@ export async function playChaos(options: ChaosOptions): Promise<ChaosReport> {
       ]);
       await pause(options.pace);
     }
-    over = true;
-    await killing;
+    written = true;
     log(`all rows written; ${kills} daemons killed`);
-
     const deadline = performance.now() + options.patience;
     const count = async () => {
       const [row] = await db.sql<{ done: number; ids: number; elsewhere: number }>(
@@ -175,6 +177,8 @@ export async function playChaos(options: ChaosOptions): Promise<ChaosReport> {
     };
     while ((await count()).elsewhere > 0 && performance.now() < deadline) await pause(100);
     const seconds = (performance.now() - began) / 1000;
+    over = true;
+    await killing;
     const dead = await db.sql<{ message: string }>(
       "SELECT target || ': ' || last_error AS message FROM afterdelete.dead_file_cleanup",
     );

@@ -45,8 +45,16 @@ export class Fleet {
     return daemon;
   }
 
-  /** Of these, the one with most rows in hand, or any: a worker's name tells its process. */
+  /** Of these, the one with most rows in hand, or any. */
   async busiest(
+    db: Pick<TestDatabase, 'sql'>,
+    among: Iterable<ChildProcess> = this.daemons,
+  ): Promise<ChildProcess | undefined> {
+    return (await this.busy(db, among)) ?? [...among].find(daemon => this.daemons.has(daemon));
+  }
+
+  /** Of these, the one with most rows in hand, if any has: a worker's name tells its process. */
+  async busy(
     db: Pick<TestDatabase, 'sql'>,
     among: Iterable<ChildProcess> = this.daemons,
   ): Promise<ChildProcess | undefined> {
@@ -56,10 +64,9 @@ export class Fleet {
     const rows = await db.sql<{ name: string }>(held).catch(() => []);
     const pids = rows.map(row => Number(row.name.split('/')[1]));
     const candidates = [...among].filter(daemon => this.daemons.has(daemon));
-    return (
-      pids.map(pid => candidates.find(daemon => daemon.pid === pid)).find(daemon => daemon !== undefined) ??
-      candidates[0]
-    );
+    return pids
+      .map(pid => candidates.find(daemon => daemon.pid === pid))
+      .find(daemon => daemon !== undefined);
   }
 
   /** Ends all: at the latest by SIGKILL, which a stopped one takes too. */

@@ -48,7 +48,7 @@ export async function countEvents(reconciler: Reconciler, name: Name, count: num
 export async function until(
   condition: () => boolean | Promise<boolean>,
   what: string | (() => Promise<string>) = 'the condition',
-  limit = 25_000,
+  limit = 100_000,
 ): Promise<void> {
   const end = performance.now() + limit;
   while (!(await condition())) {
@@ -57,4 +57,13 @@ export async function until(
     }
     await new Promise(resolve => setTimeout(resolve, 20));
   }
+}
+
+/** Resolves when the daemon says that it is ready; tells what it says else when it never is. */
+export async function untilReady(reconciler: Reconciler): Promise<void> {
+  const readiness = () => reconciler.ready();
+  await until(
+    async () => (await readiness()).ok,
+    async () => `the daemon to be ready: ${JSON.stringify(await readiness())}`,
+  );
 }

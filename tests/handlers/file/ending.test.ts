@@ -15,17 +15,29 @@ beforeEach(async () => {
 });
 afterEach(() => disk.remove());
 
-/** Runs a script whose storage call is in the thread of `worker`, and tells how its process has ended. */
+/**
+ * Runs a script whose storage call is in the thread of `worker`, and tells how its process has ended. The call is given up
+ * once it has written the file `begun`.
+ */
 async function end(worker: string): Promise<{ code: number | null; signal: string | null; said: string }> {
   const file = join(disk.base, 'worker.mjs');
   writeFileSync(file, worker);
   const source = (path: string) => JSON.stringify(new URL(`../../../src/${path}`, import.meta.url).href);
   const script = `
+    import { existsSync } from 'node:fs';
     import { Threads } from ${source('handlers/file/threads.ts')};
     import { endHanging } from ${source('cli/leave.ts')};
     const threads = new Threads(${JSON.stringify(file)});
     const order = { place: { root: 'r', pinned: true, recorded: undefined } };
-    threads.run('quick', 'verify', order, { signal: AbortSignal.timeout(500) }).catch(() => {}).then(async () => {
+    const give = new AbortController();
+    const look = setInterval(() => {
+      if (!existsSync(${JSON.stringify(join(disk.base, 'begun'))})) return;
+      clearInterval(look);
+      // It is one statement away from the system call.
+      setTimeout(() => give.abort(), 500);
+    }, 20);
+    threads.run('quick', 'verify', order, { signal: give.signal }).catch(() => {}).then(async () => {
+      clearInterval(look);
       threads.close();
       await endHanging(message => console.log(message));
       process.exit(0);
@@ -45,8 +57,11 @@ describe.runIf(process.platform === 'linux')('a process', () => {
   it('that would wait for a thread in the kernel without end kills itself, and says so', async () => {
     const fifo = join(disk.base, 'fifo');
     execFileSync('mkfifo', [fifo]);
-    const hangs = `import { openSync } from 'node:fs';
-      export const verify = () => ({ value: openSync(${JSON.stringify(fifo)}, 'r') });`;
+    const hangs = `import { openSync, writeFileSync } from 'node:fs';
+      export const verify = () => {
+        writeFileSync(${JSON.stringify(join(disk.base, 'begun'))}, '');
+        return { value: openSync(${JSON.stringify(fifo)}, 'r') };
+      };`;
     expect(await end(hangs)).toMatchObject({ signal: 'SIGKILL', said: expect.stringContaining('hangs') });
   });
 

@@ -108,6 +108,6 @@ describe('inspecting', () => {
       context.stopAfter(calls);
       await expect(disk.handler.inspect(disk.cleanup('t/'), context)).rejects.toBeInstanceOf(Stopped);
     }
-    await vi.waitFor(() => expect(openBelow(disk.path)).toEqual([]));
+    await vi.waitFor(() => expect(openBelow(disk.path)).toEqual([]), { timeout: 20_000 });
   });
 });

@@ -72,18 +72,22 @@ describe.runIf(process.platform === 'linux')('threads', () => {
       }),
     );
     const settled = Promise.allSettled(hung);
-    await vi.waitFor(() =>
-      expect(readdirSync(disk.base).filter(name => /^fifo\./.test(name))).toHaveLength(4),
+    await vi.waitFor(
+      () => expect(readdirSync(disk.base).filter(name => /^fifo\./.test(name))).toHaveLength(4),
+      { timeout: 20_000 },
     );
     give.abort();
     expect((await settled).map(({ status }) => status)).toEqual(Array(6).fill('rejected'));
     expect(stopped).toBe(6);
     expect(threads.hangingIn(fifo)).toBe(4);
     expect(await threads.run('quick', 'verify', order('answers'))).toBe('answered');
-    await vi.waitFor(() => {
-      letGo();
-      expect(threads.hangingIn(fifo)).toBe(0);
-    });
+    await vi.waitFor(
+      () => {
+        letGo();
+        expect(threads.hangingIn(fifo)).toBe(0);
+      },
+      { timeout: 20_000 },
+    );
   });
 
   it('carry out an order that waits for a thread which is given up and comes back just then', async () => {

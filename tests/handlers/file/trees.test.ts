@@ -153,7 +153,7 @@ describe.each(modes)('trees (pinned: %s)', pinned => {
     const memory = TreeMemory.for(1);
     const answer = walk({
       place: { root: disk.root, pinned, recorded: disk.identity },
-      ...{ items, first: false, lane: 0, ms: 1000, memory: memory.buffer },
+      ...{ items, first: false, lane: 0, ms: 60_000, memory: memory.buffer },
     });
     expect(answer).toMatchObject({
       value: {
@@ -262,7 +262,7 @@ describe.each(modes)('trees (pinned: %s)', pinned => {
       expect(gone - deleted).toBeLessThanOrEqual(4);
       if (round === 3) expect(deleted).toBeGreaterThan(0);
     }
-    if (linux) await vi.waitFor(async () => expect(openBelow(disk.base)).toEqual([]));
+    if (linux) await vi.waitFor(async () => expect(openBelow(disk.base)).toEqual([]), { timeout: 20_000 });
   });
 
   it('lets go of all descriptors', async test => {
@@ -271,7 +271,7 @@ describe.each(modes)('trees (pinned: %s)', pinned => {
     await disk.delete('t/');
     await disk.delete('single');
     await disk.delete('gone/x/');
-    await vi.waitFor(async () => expect(openBelow(disk.base)).toEqual([]));
+    await vi.waitFor(async () => expect(openBelow(disk.base)).toEqual([]), { timeout: 20_000 });
   });
 });
 
