@@ -160,14 +160,17 @@ export class Loop {
     await this.#sleep(ms);
   }
 
-  /** Claims once, as much as there is room for, and hands it to the stores. `full`: some store may have more. */
+  /**
+   * Claims once, as much as there is room for, and hands it to the stores; nothing once the daemon stops. `full`: some store may have
+   * more.
+   */
   async claim(): Promise<{ rows: number; full: boolean }> {
     const { outbox, lease, stores, housekeeping, neighbours } = this.#options;
     const worker = lease.worker;
     const tenure = this.#tenure;
     return await housekeeping.claiming(async () => {
       const rooms = this.#rooms();
-      if (rooms.size === 0 || worker === undefined) {
+      if (tenure.stopping || rooms.size === 0 || worker === undefined) {
         this.#recovered();
         return { rows: 0, full: false };
       }

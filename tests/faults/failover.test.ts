@@ -5,7 +5,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import { it, onTestFinished } from 'vitest';
+import { expect, it, onTestFinished } from 'vitest';
 import { migrate } from '../../src/outbox/migrate.ts';
 import { createBurst } from '../support/burst.ts';
 import { openTestDatabase, type TestDatabase } from '../support/database.ts';

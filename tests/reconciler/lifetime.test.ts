@@ -87,6 +87,32 @@ describe('stop', () => {
     ).toEqual([{ attempt: 0, put_back: 'yielded', objects_deleted: '7', bytes_freed: '70' }]);
   });
 
+  it('claims nothing more, wherever the loop is', async () => {
+    const db = await createDatabase();
+    const handler = fakeHandler(async ({ id }, context) => {
+      context.progress(id, { objects: 7, bytes: 70 });
+      await until(() => context.shouldYield(), 'the stop');
+      return { outcome: 'yielded', objects: 7, bytes: 70 };
+    });
+    const reconciler = testReconciler({ databaseUrl: db.url, handlers: [handler] });
+    const { outbox } = reconciler;
+    const yielded = async () =>
+      (await db.sql("SELECT FROM afterdelete.pending_file_cleanup WHERE put_back = 'yielded'")).length === 1;
+    // The question before the last claim of a turn, answered when the row is back.
+    const { nextDue } = outbox;
+    outbox.nextDue = async stores => {
+      if (handler.seen.length > 0) await until(yielded, 'the yielded row');
+      return await nextDue.call(outbox, stores);
+    };
+    await db.sql("SELECT afterdelete.enqueue('fake://store/giant/')");
+    await reconciler.start();
+    await until(() => handler.seen.length === 1, 'the storage call');
+    const stopped = nextEvent(reconciler, 'stopped');
+    await reconciler.stop();
+    expect(await stopped).toEqual({ handedBack: 1 });
+    expect(await yielded()).toBe(true);
+  });
+
   it('wakes another daemon for what it hands back', async () => {
     const db = await createDatabase();
     const handler = fakeHandler(() => new Promise(() => {}));
