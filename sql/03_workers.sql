@@ -21,7 +21,7 @@ COMMENT ON COLUMN afterdelete.worker.version IS 'Version of afterdelete that it 
 COMMENT ON COLUMN afterdelete.worker.stores IS 'Stores that it serves.';
 COMMENT ON COLUMN afterdelete.worker.roots IS 'Address prefixes inside which it deletes.';
 COMMENT ON COLUMN afterdelete.worker.history IS 'How long it is configured to keep done rows; the longest of all live workers counts.';
-COMMENT ON COLUMN afterdelete.worker.lease_until IS 'When it is taken for vanished, if no heartbeat comes before. Time of the database.';
+COMMENT ON COLUMN afterdelete.worker.lease_until IS 'When it is taken for vanished, if no heartbeat comes before; after a start of the server later, see lease_end(). Time of the database.';
 
 CREATE TABLE afterdelete.worker_pause (
   worker    bigint NOT NULL REFERENCES afterdelete.worker ON DELETE CASCADE,
@@ -75,6 +75,16 @@ RETURNS bigint LANGUAGE sql AS $$
 $$;
 COMMENT ON FUNCTION afterdelete.register(text, text, text[], text[], interval, interval) IS 'A daemon starts: gives it a worker row with a lease.';
 
+-- While the server was away nobody could renew a lease: from its start on each has its own once more. (Not where its start lies in the
+-- future, because the clock was set back; and infinite times cannot be subtracted before PostgreSQL 17.)
+CREATE FUNCTION afterdelete.lease_end(w afterdelete.worker) RETURNS timestamptz LANGUAGE sql STABLE AS $$
+  SELECT CASE WHEN isfinite(w.lease_until) AND w.heartbeat_at < pg_postmaster_start_time() AND pg_postmaster_start_time() <= statement_timestamp()
+              THEN greatest(w.lease_until, pg_postmaster_start_time() + (w.lease_until - w.heartbeat_at))
+              ELSE w.lease_until END
+$$;
+COMMENT ON FUNCTION afterdelete.lease_end(afterdelete.worker) IS
+  'When a worker may be taken for vanished: the end of its lease, or, if the server was started meanwhile, so long after that.';
+
 -- Renewing is safe for as long as the row stands, even past lease_until: rows change hands only after reap() has
 -- deleted it.
 CREATE FUNCTION afterdelete.heartbeat(worker_id bigint, lease interval, OUT alive boolean, OUT suspects boolean)
@@ -94,17 +104,13 @@ END
 $$;
 COMMENT ON FUNCTION afterdelete.heartbeat(bigint, interval) IS 'Renews a worker''s lease. alive is false when it has been taken for vanished; suspects tells of rows that must run alone.';
 
--- While the server was away nobody could renew a lease: from its start on each has its own once more.
---
 -- Two statements: an in-flight claim holds a key share lock on its worker, so that the first one passes it by; the
 -- second sees all rows of the workers that the first one deleted. An attempt is not consumed: the row may be innocent.
 CREATE FUNCTION afterdelete.reap(OUT workers integer, OUT moved integer, OUT died integer)
 LANGUAGE plpgsql AS $$
 BEGIN
   DELETE FROM afterdelete.worker
-   WHERE id IN (SELECT w.id FROM afterdelete.worker w
-                 WHERE greatest(w.lease_until, pg_postmaster_start_time() + (w.lease_until - w.heartbeat_at)) < clock_timestamp()
-                   FOR UPDATE SKIP LOCKED);
+   WHERE id IN (SELECT w.id FROM afterdelete.worker w WHERE afterdelete.lease_end(w) < clock_timestamp() FOR UPDATE SKIP LOCKED);
   GET DIAGNOSTICS workers = ROW_COUNT;
 
   WITH taken AS (

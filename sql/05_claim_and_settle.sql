@@ -44,7 +44,7 @@ DECLARE
   mine text[];
 BEGIN
   -- The lock holds the reaper off until this claim is visible to it.
-  SELECT w.roots INTO mine FROM afterdelete.worker w WHERE w.id = worker_id AND w.lease_until > clock_timestamp() FOR KEY SHARE;
+  SELECT w.roots INTO mine FROM afterdelete.worker w WHERE w.id = worker_id AND afterdelete.lease_end(w) > clock_timestamp() FOR KEY SHARE;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'worker % has lost its lease', worker_id USING ERRCODE = 'AD001';
   END IF;
@@ -107,7 +107,7 @@ CREATE FUNCTION afterdelete.claim_suspect(worker_id bigint, stores text[])
 RETURNS SETOF afterdelete.running_file_cleanup LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off AS $$
 BEGIN
-  PERFORM FROM afterdelete.worker w WHERE w.id = worker_id AND w.lease_until > clock_timestamp() FOR KEY SHARE;
+  PERFORM FROM afterdelete.worker w WHERE w.id = worker_id AND afterdelete.lease_end(w) > clock_timestamp() FOR KEY SHARE;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'worker % has lost its lease', worker_id USING ERRCODE = 'AD001';
   END IF;

@@ -45,5 +45,6 @@ GRANT EXECUTE ON FUNCTION afterdelete.cancel(bigint, text), afterdelete.retry(bi
   afterdelete.pause(text, text), afterdelete.resume(text) TO afterdelete_operator;
 GRANT EXECUTE ON FUNCTION afterdelete.estimated_pending(text, boolean) TO afterdelete_worker, afterdelete_operator, afterdelete_reader;  -- for backlog
 -- Who holds what; verdicts is the guard itself, and watch_problems what `afterdelete check` asks.
+GRANT EXECUTE ON FUNCTION afterdelete.lease_end(afterdelete.worker) TO afterdelete_worker, afterdelete_operator, afterdelete_reader;
 GRANT EXECUTE ON FUNCTION afterdelete.is_held(text), afterdelete.holders(text) TO afterdelete_worker, afterdelete_operator, afterdelete_reader;
 GRANT EXECUTE ON FUNCTION afterdelete.verdicts(text[], bigint), afterdelete.watch_problems(), afterdelete.guard_problems() TO afterdelete_worker, afterdelete_operator;

@@ -255,7 +255,7 @@ export class Outbox {
   async liveRoots(): Promise<string[]> {
     const { rows } = await sql<{ root: string }>`
       SELECT DISTINCT root FROM afterdelete.worker w CROSS JOIN unnest(w.roots) AS root
-       WHERE w.lease_until > clock_timestamp() ORDER BY root`.execute(this.#db);
+       WHERE afterdelete.lease_end(w) > clock_timestamp() ORDER BY root`.execute(this.#db);
     return rows.map(row => row.root);
   }
 

@@ -86,7 +86,7 @@ export class Floors {
   marked(mark: Mark): void {
     this.#markedAt = this.#now();
     // The database's clock was set back: what is written now lies behind.
-    if (mark.moment < this.#marked || !this.restOn(mark.server)) this.fallBack();
+    if (mark.moment < this.#marked || !this.areOf(mark.server)) this.fallBack();
     this.#marked = mark.moment;
     this.#server = mark.server;
     this.#marks.push(mark);
@@ -95,8 +95,8 @@ export class Floors {
     }
   }
 
-  /** Whether they rest on what was learned from that server, or on nothing. */
-  restOn(server: number): boolean {
+  /** Whether they were learned from that server, or there are none. */
+  areOf(server: number): boolean {
     return this.#server === undefined || this.#server === server;
   }
 

@@ -96,10 +96,14 @@ export class Housekeeping {
       .filter((pause): pause is WorkerPause => pause !== undefined);
     const text = JSON.stringify(pauses);
     if (text === this.#recorded && worker === this.#recordedFor) return;
-    if (pauses.length > 0 || this.#recordedFor === worker)
-      await this.#options.outbox.setPauses(worker, pauses);
-    this.#recorded = text;
-    this.#recordedFor = worker;
+    const known = this.#recordedFor === worker;
+    [this.#recorded, this.#recordedFor] = [text, worker];
+    try {
+      if (pauses.length > 0 || known) await this.#options.outbox.setPauses(worker, pauses);
+    } catch (error) {
+      this.#recorded = undefined;
+      throw error;
+    }
   }
 
   async #readPauses(): Promise<void> {

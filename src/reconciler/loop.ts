@@ -170,7 +170,8 @@ export class Loop {
     const tenure = this.#tenure;
     return await housekeeping.claiming(async () => {
       const rooms = this.#rooms();
-      if (tenure.stopping || rooms.size === 0 || worker === undefined) {
+      if (tenure.stopping) return { rows: 0, full: false };
+      if (rooms.size === 0 || worker === undefined) {
         this.#recovered();
         return { rows: 0, full: false };
       }
@@ -213,7 +214,7 @@ export class Loop {
    * took over between two statements has rows that the one before it had not any more.
    */
   heard({ moment, server }: Pick<Beat, 'moment' | 'server'>): void {
-    if (moment < this.#clock || !this.#floors.restOn(server)) this.fallBack();
+    if (moment < this.#clock || !this.#floors.areOf(server)) this.fallBack();
     this.#clock = moment;
   }
 
@@ -255,6 +256,7 @@ export class Loop {
       const served = [...this.#rooms().keys()];
       if (worker === undefined || served.length === 0) return;
       const found = await housekeeping.claiming(async () => {
+        if (over()) return false;
         const row = await outbox.claimSuspect(worker, served);
         // With the lease lost meanwhile it will be reaped.
         if (row !== undefined && !tenure.ended)

@@ -48,7 +48,14 @@ function isStopped(pid: number): boolean {
   const tasks = `/proc/${pid}/task`;
   if (!existsSync(tasks)) return true;
   // The state stands behind the name, which may hold anything.
-  return readdirSync(tasks).every(task => /.*\) T/s.test(readFileSync(`${tasks}/${task}/stat`, 'utf8')));
+  return readdirSync(tasks).every(task => {
+    try {
+      return /.*\) T/s.test(readFileSync(`${tasks}/${task}/stat`, 'utf8'));
+    } catch {
+      // A thread that has just ended: it stands still when the next look says so.
+      return false;
+    }
+  });
 }
 
 /** Files left in the tree. */

@@ -1,4 +1,5 @@
 /** What happens when PostgreSQL, or the way to it, fails. Promised: nothing is lost, nothing is done twice, no attempt is burnt. */
+import { setTimeout } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { migrate } from '../../src/outbox/migrate.ts';
 import { openOutbox, states } from '../outbox/rows.ts';
@@ -30,6 +31,44 @@ describe('the server', () => {
     await server.start();
     await burst.expectDone();
     await untilReady(reconciler);
+  });
+
+  it('is away for longer than the leases of two daemons with roots of their own: neither buries rows of the other', async () => {
+    const server = await startPostgres();
+    onTestFinished(() => server.destroy());
+    await migrate(server.url());
+    const db = openTestDatabase(server.url(), 'postgres');
+    onTestFinished(() => db.close());
+    const lease = 2_000;
+    const daemons = ['a', 'b'].map(name => {
+      const handlers = [fakeHandler()];
+      return testReconciler({
+        databaseUrl: server.url(),
+        handlers,
+        roots: [`fake://store/${name}/`],
+        lease,
+        name,
+      });
+    });
+    for (const daemon of daemons) await daemon.start();
+    await db.sql(`INSERT INTO afterdelete.pending_file_cleanup (target, run_at)
+      SELECT 'fake://store/' || name || '/' || i, clock_timestamp() + interval '3 seconds'
+        FROM unnest(ARRAY['a', 'b']) AS name, generate_series(1, 200) i`);
+    await server.stop('immediate');
+    // Their leases end, and the rows fall due.
+    await setTimeout(2 * lease);
+    await server.start();
+    await until(
+      async () => (await states(db)).done === 400,
+      async () => `400 done rows: there are ${JSON.stringify(await states(db))}`,
+    );
+    const workers = await db.sql<{ worker: string; n: number }>(
+      "SELECT worker || split_part(target, '/', 4) AS worker, count(*)::int AS n FROM afterdelete.done_file_cleanup GROUP BY 1 ORDER BY 1",
+    );
+    expect(workers).toEqual([
+      { worker: 'aa', n: 200 },
+      { worker: 'bb', n: 200 },
+    ]);
   });
 
   // COMMIT that does not wait for the disk is visible before it is there: the claim's, and that of the transaction before it.

@@ -9,6 +9,7 @@ import { expect, it, onTestFinished } from 'vitest';
 import { migrate } from '../../src/outbox/migrate.ts';
 import { createBurst } from '../support/burst.ts';
 import { openTestDatabase, type TestDatabase } from '../support/database.ts';
+import { fakeHandler } from '../support/fake-handler.ts';
 import { type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { startProxy, type Proxy as TcpProxy } from '../support/proxy.ts';
 import { countEvents, nextEvent, testReconciler, until, untilReady } from '../support/reconciler.ts';
@@ -164,6 +165,31 @@ it('another server takes over that has not received what was claimed: nothing mo
   expect(burst.handler.seen).toHaveLength(10);
   await db.sql("INSERT INTO afterdelete.pending_file_cleanup (target) VALUES ('fake://store/new')");
   await until(() => burst.handler.seen.length === 11, 'the next row');
+});
+
+it('another server takes over that has not received why a store is left alone: it is told', async () => {
+  const { first, address, db, second } = await createPair();
+  const down = { outcome: 'unavailable', objects: 0, bytes: null, error: 'down' } as const;
+  const reconciler = testReconciler({
+    databaseUrl: address.url,
+    handlers: [fakeHandler(() => down)],
+    listenUrl: 'off',
+    lease: 4_000,
+  });
+  const paused = async () =>
+    (await db.sql("SELECT FROM afterdelete.worker_pause WHERE paused_by = 'breaker'")).length === 1;
+  await reconciler.start();
+  await first.stop();
+  const directory = first.copy();
+  await first.start();
+  await db.sql(
+    "INSERT INTO afterdelete.pending_file_cleanup (target) SELECT 'fake://store/' || i FROM generate_series(1, 20) i",
+  );
+  await until(paused, 'the pause on record');
+  const server = await second(directory);
+  address.moveTo(server.url());
+  await first.stop();
+  await until(paused, 'the pause on record there');
 });
 
 it('a server that has taken over gives no number of a claim or a worker that the one before gave', async () => {

@@ -33,7 +33,7 @@ describe('reap()', () => {
     const ended = (lease: string) =>
       `UPDATE afterdelete.worker SET heartbeat_at = clock_timestamp() - interval '1 s' - interval '${lease}',
          lease_until = clock_timestamp() - interval '1 s' WHERE id = $1`;
-    await db.sql(ended('10 days'), [long]);
+    await db.sql(ended('1000 years'), [long]);
     await db.sql(ended('1 ms'), [short]);
     expect(await reap()).toEqual({ workers: 1, moved: 0, died: 0 });
     expect(await db.sql('SELECT id FROM afterdelete.worker')).toEqual([{ id: long }]);

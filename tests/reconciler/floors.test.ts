@@ -73,10 +73,10 @@ describe('floors', () => {
     floors.marked({ moment: 5, own: 20n, endedBelow: 20n, server: 1 });
     expect(claimOf(floors, []).from).toBeUndefined();
     raise();
-    expect(floors.restOn(1)).toBe(true);
-    expect(floors.restOn(2)).toBe(false);
+    expect(floors.areOf(1)).toBe(true);
+    expect(floors.areOf(2)).toBe(false);
     floors.marked({ moment: 25, own: 8n, endedBelow: 8n, server: 2 });
-    expect(floors.restOn(2)).toBe(true);
+    expect(floors.areOf(2)).toBe(true);
     expect(claimOf(floors, []).from).toBeUndefined();
     floors.fallBack();
     raise();

@@ -93,7 +93,7 @@ export const BREAKAGES: Readonly<Record<string, Breakage>> = {
     seen: '87',
   },
   'a reaper that takes workers whose lease runs': {
-    sql: rewritten('reap', 'greatest\\([^<]*< clock_timestamp\\(\\)', 'true'),
+    sql: rewritten('reap', 'afterdelete\\.lease_end\\(w\\) < clock_timestamp\\(\\)', 'true'),
     breaks: ['lease'],
     seen: '0',
   },
