@@ -7,6 +7,7 @@ import {
   fileDatabase,
   fill,
   only,
+  openOutbox,
   put,
   STORE,
   settleBack,
@@ -37,8 +38,12 @@ describe('reap()', () => {
     await db.sql(ended('1 ms'), [short]);
     expect(await reap()).toEqual({ workers: 1, moved: 0, died: 0 });
     expect(await db.sql('SELECT id FROM afterdelete.worker')).toEqual([{ id: long }]);
+    // Until then it may claim, and its roots are nobody else's.
+    await put(db);
+    expect(await claim(db, long)).toHaveLength(1);
+    expect(await openOutbox(db.url).outbox.liveRoots()).toEqual([`${STORE}/`]);
     await db.sql(ended('1 ms'), [long]);
-    expect(await reap()).toEqual({ workers: 1, moved: 0, died: 0 });
+    expect(await reap()).toEqual({ workers: 1, moved: 1, died: 0 });
   });
 
   it('moves the rows of a vanished worker back: no attempt, lost once more, due now, first due as before', async () => {
