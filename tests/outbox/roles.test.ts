@@ -319,6 +319,7 @@ describe('an operator', () => {
       'guard_problems',
       'holders',
       'is_held',
+      'lease_end',
       'pause',
       'resume',
       'retry',
@@ -334,7 +335,7 @@ describe('an operator', () => {
 
 describe('a reader', () => {
   it('may select, and ask who holds what', async () => {
-    expect(await callable('reader')).toEqual(['estimated_pending', 'holders', 'is_held']);
+    expect(await callable('reader')).toEqual(['estimated_pending', 'holders', 'is_held', 'lease_end']);
     expect(await may('reader', 'SELECT')).toEqual([...TABLES].sort());
     for (const right of ['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'])
       expect(await may('reader', right)).toEqual([]);
