@@ -63,7 +63,7 @@ describe.runIf(process.platform === 'linux')('threads', () => {
     const give = new AbortController();
     let stopped = 0;
     // More than there are threads: the last ones wait for one.
-    const hung = Array.from({ length: 6 }, () =>
+    const hung = Array.from({ length: 10 }, () =>
       threads.run('quick', 'verify', order(fifo), {
         signal: give.signal,
         stop: () => {
@@ -73,13 +73,13 @@ describe.runIf(process.platform === 'linux')('threads', () => {
     );
     const settled = Promise.allSettled(hung);
     await vi.waitFor(
-      () => expect(readdirSync(disk.base).filter(name => /^fifo\./.test(name))).toHaveLength(4),
+      () => expect(readdirSync(disk.base).filter(name => /^fifo\./.test(name))).toHaveLength(8),
       { timeout: 20_000 },
     );
     give.abort();
-    expect((await settled).map(({ status }) => status)).toEqual(Array(6).fill('rejected'));
-    expect(stopped).toBe(6);
-    expect(threads.hangingIn(fifo)).toBe(4);
+    expect((await settled).map(({ status }) => status)).toEqual(Array(10).fill('rejected'));
+    expect(stopped).toBe(10);
+    expect(threads.hangingIn(fifo)).toBe(8);
     expect(await threads.run('quick', 'verify', order('answers'))).toBe('answered');
     await vi.waitFor(
       () => {
@@ -147,13 +147,13 @@ describe.runIf(process.platform === 'linux')('threads', () => {
   it('of one root that all hang do not hold up another root, nor does having given up too many of them', async () => {
     for (let round = 0; round < 2; round += 1) {
       const give = new AbortController();
-      const hung = Array.from({ length: 4 }, () =>
+      const hung = Array.from({ length: 8 }, () =>
         threads.run('quick', 'verify', order(fifo), { signal: give.signal }),
       );
       const settled = Promise.allSettled(hung);
       await vi.waitFor(
         () =>
-          expect(readdirSync(disk.base).filter(name => /^fifo\./.test(name))).toHaveLength(4 * (round + 1)),
+          expect(readdirSync(disk.base).filter(name => /^fifo\./.test(name))).toHaveLength(8 * (round + 1)),
         { timeout: 20_000 },
       );
       expect(await threads.run('quick', 'verify', order('answers'))).toBe('answered');
