@@ -6,10 +6,11 @@ import type { Outbox, StorePause, WorkerPause } from '../outbox/outbox.ts';
 import type { ClaimedRow, Settlement } from '../outbox/rows.ts';
 import { parseTarget } from '../target.ts';
 import { formBatches } from './batch.ts';
-import { outsideMessage, rootOf } from './confine.ts';
+import { rootOf } from './confine.ts';
 import { createContext, type Tenure } from './context.ts';
 import { dispatch, type Outcome } from './dispatch.ts';
 import type { ReconcilerEvents } from './events.ts';
+import { settleForeign } from './foreign.ts';
 import { Fuse, type FuseOptions } from './fuse.ts';
 import type { Guard } from './guard.ts';
 import type { Lease } from './lease.ts';
@@ -166,7 +167,7 @@ export class Store {
       held.cleanup = { id, target: parseTarget(row.target), root, pruneParents, attempt, dueSince };
       tasks.push(held as Task);
     }
-    if (foreign.length > 0) void this.#leave(foreign);
+    if (foreign.length > 0) void settleForeign(foreign, this.#options);
     const { handler, rate } = this.#options;
     this.#queue.push(
       ...formBatches(tasks, Math.min(handler.batchSize, Math.ceil(rate?.perSecond ?? Infinity))),
@@ -259,29 +260,6 @@ export class Store {
     const { policy, settler } = this.#options;
     const { storeWait } = this.#pauses;
     settler.add(settlementOf(row, outcome, policy, { stopping: tenure.stopping, storeWait }));
-  }
-
-  /** Rows inside no root of this worker: another live worker's, or nobody's. */
-  async #leave(foreign: readonly Held[]): Promise<void> {
-    const { neighbours, settler, events } = this.#options;
-    let live: readonly string[];
-    try {
-      live = await neighbours.refresh();
-    } catch (error) {
-      events.emit('trouble', { doing: 'reading the roots of the other workers', error });
-      return this.#handBack(foreign);
-    }
-    for (const { row, tenure } of foreign) {
-      if (tenure.ended) continue;
-      const { objects, bytes } = row;
-      const root = rootOf(row.target, live);
-      if (root === undefined)
-        settler.add({ kind: 'dead', row, objects, bytes, error: outsideMessage(row.target, live) });
-      else {
-        const error = `it lies inside ${root}, which another worker serves`;
-        settler.add({ kind: 'back', row, reason: 'elsewhere', delay: 0, error, objects, bytes });
-      }
-    }
   }
 
   #handBack(batch: readonly Held[]): void {
