@@ -2,6 +2,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { migrate } from '../../src/outbox/migrate.ts';
+import type { Reconciler } from '../../src/reconciler/reconciler.ts';
 import { openOutbox, states } from '../outbox/rows.ts';
 import { createBurst } from '../support/burst.ts';
 import { createDatabase, openTestDatabase } from '../support/database.ts';
@@ -39,7 +40,8 @@ describe('the server', () => {
     await migrate(server.url());
     const db = openTestDatabase(server.url(), 'postgres');
     onTestFinished(() => db.close());
-    const lease = 2_000;
+    // From the server's start on, a slow machine must have renewed them within one.
+    const lease = 5_000;
     const daemons = ['a', 'b'].map(name => {
       const handlers = [fakeHandler()];
       return testReconciler({
@@ -52,11 +54,24 @@ describe('the server', () => {
     });
     for (const daemon of daemons) await daemon.start();
     await db.sql(`INSERT INTO afterdelete.pending_file_cleanup (target, run_at)
-      SELECT 'fake://store/' || name || '/' || i, clock_timestamp() + interval '3 seconds'
+      SELECT 'fake://store/' || name || '/' || i, clock_timestamp() + interval '6 seconds'
         FROM unnest(ARRAY['a', 'b']) AS name, generate_series(1, 200) i`);
     await server.stop('immediate');
+    // The other one comes back last.
+    const [first, last] = daemons as [Reconciler, Reconciler];
+    const done = countEvents(first, 'cleanup_done', 200);
+    const { outbox } = last;
+    const { heartbeat, claim } = outbox;
+    outbox.heartbeat = async (...args) => {
+      await done;
+      return await heartbeat.apply(outbox, args);
+    };
+    outbox.claim = async (...args) => {
+      await done;
+      return await claim.apply(outbox, args);
+    };
     // Their leases end, and the rows fall due.
-    await setTimeout(2 * lease);
+    await setTimeout(lease + 2_000);
     await server.start();
     await until(
       async () => (await states(db)).done === 400,

@@ -1,6 +1,7 @@
 /** Many rows, and what they name in a storage in memory: whatever breaks, in the end each was done once, and nothing else is gone. */
 import { setTimeout } from 'node:timers/promises';
 import { expect } from 'vitest';
+import { states } from '../outbox/rows.ts';
 import type { TestDatabase } from './database.ts';
 import { DELETED, type FakeHandler, fakeHandler } from './fake-handler.ts';
 import { until } from './reconciler.ts';
@@ -81,16 +82,4 @@ export function createBurst(db: Pick<TestDatabase, 'sql'>, options: BurstOptions
       expect([...storage].sort()).toEqual([...neighbours].sort());
     },
   };
-}
-
-type States = Readonly<Record<'pending' | 'running' | 'done' | 'dead', number>>;
-
-/** How many rows each table has. */
-async function states(db: Pick<TestDatabase, 'sql'>): Promise<States> {
-  const [row] =
-    await db.sql<States>(`SELECT (SELECT count(*)::int FROM afterdelete.pending_file_cleanup) AS pending,
-    (SELECT count(*)::int FROM afterdelete.running_file_cleanup) AS running,
-    (SELECT count(*)::int FROM afterdelete.done_file_cleanup) AS done,
-    (SELECT count(*)::int FROM afterdelete.dead_file_cleanup) AS dead`);
-  return row as States;
 }
