@@ -1,6 +1,6 @@
 /** Has single files deleted: many of a batch in one order, those of one directory together. */
 import type { Context, Result } from '../contract.ts';
-import type { Folder } from './folders.ts';
+import type { Folder, Name } from './folders.ts';
 import { failed, type Job, textOf } from './job.ts';
 import { SinglesMemory } from './memory.ts';
 import type { Group, Place } from './orders.ts';
@@ -36,12 +36,12 @@ async function deleteOrder(
     const memory = SinglesMemory.for(waiting.length);
     const order = { place, groups: groupsOf(waiting), memory: memory.buffer };
     try {
-      const results = await context.call(signal =>
+      const others = await context.call(signal =>
         threads.run('quick', 'singles', order, { signal, stop: () => memory.stop() }),
       );
       for (const [n, job] of waiting.entries()) {
-        // Absent: unless another thread had deleted it, and was ended before it could answer.
-        job.result = results[n]?.outcome === 'absent' ? (deletedBy(memory, n) ?? results[n]) : results[n];
+        // The memory first: what one thread had deleted, before it was ended, is absent to the next.
+        job.result = deletedBy(memory, n) ?? others.get(n);
       }
     } catch (error) {
       for (const [n, job] of waiting.entries()) {
@@ -66,11 +66,11 @@ function deletedBy(memory: SinglesMemory, n: number): Result | undefined {
 }
 
 function groupsOf(jobs: readonly Job[]): Group[] {
-  const groups: (Group & { names: string[]; parent: Folder })[] = [];
+  const groups: { parent: Folder; names: Name[] }[] = [];
   for (const { parent, name } of jobs) {
     const last = groups.at(-1);
     if (last?.parent === parent) last.names.push(name);
-    else groups.push({ address: parent.address(), names: [name], parent });
+    else groups.push({ parent, names: [name] });
   }
-  return groups.map(({ address, names }) => ({ address, names }));
+  return groups.map(({ parent, names }) => ({ address: parent.address(), names: names.join('/') }));
 }

@@ -26,9 +26,10 @@ export function nameOf(bytes: Uint8Array): Name {
 
 /** The names that a path consists of, without the empty ones at its ends. */
 export function namesOf(path: string): Name[] {
-  return nameOf(Buffer.from(path))
-    .split('/')
-    .filter((name, n, all) => name !== '' || (n > 0 && n < all.length - 1));
+  const names = (ASCII.test(path) ? path : nameOf(Buffer.from(path))).split('/');
+  if (names.at(-1) === '') names.pop();
+  if (names[0] === '') names.shift();
+  return names;
 }
 
 export function bytesOf(name: Name): Buffer {

@@ -35,9 +35,8 @@ export function refusal(cleanup: Cleanup, host: string | undefined): StorageErro
   if (names.some(name => name === '' || name === '.' || name === '..' || name.includes('\0'))) {
     return refuse("has a segment that no path may have: expected none that is empty, '.' or '..'");
   }
-  const mark = namesOf(rootPath(root)).length;
   // Where names are compared without regard to case, this is the mark too.
-  if (names[mark]?.toLowerCase() === ROOT_SENTINEL) return refuse(`is the mark of the root ${root}`);
+  if (namesBelow(target, root)[0]?.toLowerCase() === ROOT_SENTINEL) return refuse(`is the mark of the root ${root}`);
   return undefined;
 }
 
@@ -46,13 +45,16 @@ export function rootPath(root: string): string {
   return root.slice(root.indexOf('/', 'file://'.length)).replace(/\/$/, '');
 }
 
+/** The names of the steps from a root down to a target inside it. */
+function namesBelow({ text }: Cleanup['target'], root: string): Name[] {
+  return namesOf(text.slice(root.length));
+}
+
 /** Turns cleanups of one root into jobs. Those in the same directory share its Folder. */
 export function createJobs(cleanups: readonly Cleanup[], root: string): Job[] {
-  const path = rootPath(root);
-  const tree = new FolderTree(new Folder(undefined, nameOf(Buffer.from(path))));
-  const above = namesOf(path).length;
+  const tree = new FolderTree(new Folder(undefined, nameOf(Buffer.from(rootPath(root)))));
   return cleanups.map(cleanup => {
-    const below = namesOf(cleanup.target.path).slice(above);
+    const below = namesBelow(cleanup.target, root);
     const name = below.pop() ?? '';
     return { cleanup, parent: tree.at(below), name, result: undefined };
   });

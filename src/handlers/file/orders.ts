@@ -38,7 +38,8 @@ export type Answer<T> = { readonly value: T } | { readonly failure: Failure };
 /** Single files of one directory. */
 export interface Group {
   readonly address: Address;
-  readonly names: readonly Name[];
+  /** With a slash between them: one text is sent to another thread at a fraction of what hundreds cost. */
+  readonly names: string;
 }
 
 export interface SinglesOrder {
@@ -47,8 +48,8 @@ export interface SinglesOrder {
   readonly memory: SharedArrayBuffer;
 }
 
-/** One for each name, in order; undefined for those that it has not come to. */
-export type SinglesAnswer = readonly (Result | undefined)[];
+/** What became of the nth name. What was deleted stands in the memory of the order; what stands nowhere was not come to. */
+export type SinglesAnswer = ReadonlyMap<number, Result>;
 
 /** How far a directory of a tree has come. */
 export interface Progress {

@@ -9,19 +9,24 @@ import { Budget, look, NONE, Recalled, unlinkFound } from './remove.ts';
 
 export function singles({ place, groups, memory }: SinglesOrder): Answer<SinglesAnswer> {
   return withinVerified(place, (folders, verify) => {
-    const results = deleteGroups(groups, new SinglesMemory(memory), folders, place.root);
-    return results.some(result => result?.outcome === 'absent') ? confirm(results, verify) : results;
+    const others = deleteGroups(groups, new SinglesMemory(memory), folders, place.root);
+    return [...others.values()].some(({ outcome }) => outcome === 'absent')
+      ? confirm(others, verify)
+      : others;
   });
 }
 
 /** Before anything is called absent, the disk must still be the recorded one. */
-function confirm(results: SinglesAnswer, verify: () => void): SinglesAnswer {
+function confirm(others: SinglesAnswer, verify: () => void): SinglesAnswer {
   try {
     verify();
-    return results;
+    return others;
   } catch (error) {
     if (!(error instanceof StorageError)) throw error;
-    return results.map(result => (result?.outcome === 'absent' ? resultOf(error, NONE) : result));
+    const entries = [...others].map(
+      ([n, result]) => [n, result.outcome === 'absent' ? resultOf(error, NONE) : result] as const,
+    );
+    return new Map(entries);
   }
 }
 
@@ -30,38 +35,40 @@ function deleteGroups(
   memory: SinglesMemory,
   folders: Folders,
   root: string,
-): (Result | undefined)[] {
+): Map<number, Result> {
   const tree = new FolderTree(folders.root);
   const budget = new Budget(memory.stopped);
-  const results: (Result | undefined)[] = [];
-  for (const { address, names } of groups) {
+  const others = new Map<number, Result>();
+  let first = 0;
+  for (const { address, names: joined } of groups) {
     const parent = tree.at(address);
-    const from = results.length;
+    const names = joined.split('/');
+    let n = 0;
     try {
       if (budget.goesOn) {
         folders.use(parent, open => {
-          for (const name of names) {
-            if (!budget.goesOn) break;
-            const result = deleteSingle(open, parent, name, memory, results.length, root);
-            results.push(result);
+          for (; n < names.length && budget.goesOn; n += 1) {
+            const other = deleteSingle(open, parent, names[n] as Name, memory, first + n, root);
+            if (other) others.set(first + n, other);
             budget.count();
           }
         });
       }
     } catch (error) {
-      if (error instanceof Recalled) return results;
+      if (error instanceof Recalled) return others;
       // The directory itself: the same for all that are in it.
-      for (let n = results.length - from; n < names.length; n += 1) {
+      for (; n < names.length; n += 1) {
         const name = names[n] as Name;
-        results.push(failed(textOf(root, parent, name, false), parent, name, error));
+        others.set(first + n, failed(textOf(root, parent, name, false), parent, name, error));
       }
       budget.count();
     }
-    while (results.length < from + names.length) results.push(undefined);
+    first += names.length;
   }
-  return results;
+  return others;
 }
 
+/** Deletes the nth file of an order, and writes that down; else says what became of it. */
 function deleteSingle(
   open: OpenFolder,
   parent: Folder,
@@ -69,7 +76,7 @@ function deleteSingle(
   memory: SinglesMemory,
   n: number,
   root: string,
-): Result {
+): Result | undefined {
   try {
     const path = open.entry(name);
     const found = look(path);
@@ -78,7 +85,7 @@ function deleteSingle(
     const bytes = unlinkFound(path, found, memory.stopped);
     if (bytes === undefined) return { ...NONE, outcome: 'absent' };
     memory.freed(n, bytes);
-    return { objects: 1, bytes, outcome: 'deleted' };
+    return undefined;
   } catch (error) {
     if (error instanceof Recalled) throw error;
     return failed(textOf(root, parent, name, false), parent, name, error);
