@@ -111,7 +111,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF claim >> 32 <> afterdelete.server() THEN
     RAISE EXCEPTION 'claim % was given by another server, or before this one was restarted: what it brought is claimed anew', claim
-      USING ERRCODE = 'object_not_in_prerequisite_state';
+      USING ERRCODE = 'AD003';
   END IF;
   -- Most databases have no guards of their own, and some no watches: then there is nothing to ask.
   IF NOT EXISTS (SELECT FROM afterdelete.watched) AND NOT EXISTS (SELECT FROM afterdelete.custom_guard)
@@ -128,4 +128,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION afterdelete.verdicts(text[], bigint) IS
-  'What the guard says of targets, by their number in the array: kept (a live row holds exactly this) or blocked, and why; nothing: free to go. Raises when another server has given their claim.';
+  'What the guard says of targets, by their number in the array: kept (a live row holds exactly this) or blocked, and why; nothing: free to go. Raises AD003 when another server has given their claim.';

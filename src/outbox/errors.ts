@@ -25,6 +25,11 @@ export function isWrongIsolation(error: unknown): boolean {
   return codeOf(error) === 'AD002';
 }
 
+/** Raised by the guard: another server has given the claim, or this one before it was restarted. */
+export function isClaimOfAnotherServer(error: unknown): boolean {
+  return codeOf(error) === 'AD003';
+}
+
 /** `object_not_in_prerequisite_state`: our functions raise it for a row that is not in a state for what was asked. */
 export function isWrongState(error: unknown): boolean {
   return codeOf(error) === '55000';

@@ -10,6 +10,7 @@ import {
   type Result,
   resultOf,
 } from '../handlers/contract.ts';
+import { isClaimOfAnotherServer } from '../outbox/errors.ts';
 import { isVerdict, resultFrom } from './given.ts';
 import type { Guard, Verdict } from './guard.ts';
 import { parentsOf, spareHeld } from './parents.ts';
@@ -21,7 +22,11 @@ import { parentsOf, spareHeld } from './parents.ts';
 export type Outcome =
   | Result
   | (Receipt & { readonly outcome: 'kept'; readonly note: string })
-  | (Receipt & { readonly outcome: 'handed_back' });
+  | (Receipt & {
+      readonly outcome: 'handed_back';
+      /** Until it may be claimed again, in ms; left out: it may at once. */
+      readonly delay?: number;
+    });
 
 /**
  * What the guard has let through, on its way to the handler: a fuse may hold some of it back. One outcome for each
@@ -45,6 +50,8 @@ export interface DispatchOptions {
   /** How far a cleanup had come when its handler threw. */
   readonly progressOf: (id: string) => Receipt;
   readonly onTrouble: (doing: string, error: unknown) => void;
+  /** The guard says that another server answers than the one that gave the claim. */
+  readonly onOtherServer: () => void;
 }
 
 export interface Dispatched {
@@ -56,10 +63,14 @@ export interface Dispatched {
   readonly ms: number;
 }
 
+/** Where an address leads to two servers in turn, claims are given by the one and refused by the other: not without a pause, in ms. */
+const OTHER_SERVER = 1_000;
+
 export async function dispatch(batch: readonly Cleanup[], options: DispatchOptions): Promise<Dispatched> {
   // Pruning deletes, too: the parents are asked about in the same breath.
   const parents = [...new Set(batch.filter(({ pruneParents }) => pruneParents > 0).flatMap(parentsOf))];
   const answers = await askGuard([...batch.map(cleanup => cleanup.target.text), ...parents], options);
+  if (answers === undefined) return { outcomes: handBack(batch, OTHER_SERVER), handled: [], ms: 0 };
   const verdicts = answers.slice(0, batch.length);
   const prunable = new Set(parents.filter((_, i) => answers[batch.length + i]?.verdict === 'go'));
   const free = batch
@@ -73,7 +84,8 @@ export async function dispatch(batch: readonly Cleanup[], options: DispatchOptio
     ms = performance.now() - started;
     return handled;
   };
-  const gate = options.mayStart() ? (options.gate ?? ((cleanups, go) => go(cleanups))) : handBack;
+  const stay: Gate = async cleanups => handBack(cleanups);
+  const gate = options.mayStart() ? (options.gate ?? ((cleanups, go) => go(cleanups))) : stay;
   const passed = await gate(free, handle);
   let next = 0;
   const outcomes = verdicts.map((verdict): Outcome => {
@@ -85,13 +97,14 @@ export async function dispatch(batch: readonly Cleanup[], options: DispatchOptio
 }
 
 /** Nothing goes any more. */
-const handBack: Gate = async batch => batch.map(() => ({ ...NOTHING, outcome: 'handed_back' }));
+const handBack = (batch: readonly Cleanup[], delay?: number): Outcome[] =>
+  batch.map(() => ({ ...NOTHING, outcome: 'handed_back', ...(delay !== undefined && { delay }) }));
 
-/** What cannot be asked about is blocked: nothing is deleted unguarded. */
+/** What cannot be asked about is blocked: nothing is deleted unguarded. Undefined: the claim was given by another server. */
 async function askGuard(
   targets: readonly string[],
-  { guard, claim, onTrouble }: DispatchOptions,
-): Promise<readonly Verdict[]> {
+  { guard, claim, onTrouble, onOtherServer }: DispatchOptions,
+): Promise<readonly Verdict[] | undefined> {
   try {
     const verdicts = await guard(targets, claim);
     if (verdicts.length !== targets.length)
@@ -101,6 +114,10 @@ async function askGuard(
     return verdicts;
   } catch (error) {
     onTrouble(`asking the guard about ${targets.length} targets`, error);
+    if (isClaimOfAnotherServer(error)) {
+      onOtherServer();
+      return undefined;
+    }
     const reason = `the guard cannot be asked: ${messageOf(error)}`;
     return targets.map(() => ({ verdict: 'blocked', reason }));
   }

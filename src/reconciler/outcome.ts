@@ -59,7 +59,7 @@ export function settlementOf(
       if (stopping) return back('handed_back', 0, null);
       return failed(`its time slice of ${policy.slice / SECOND} s ended before anything was deleted`);
     case 'handed_back':
-      return handBack(row);
+      return handBack(row, result.delay);
     case 'blocked':
       // Young rows are looked at often, old ones rarely.
       return back('blocked', Math.min(BLOCKED_MAX, Math.max(SECOND, row.waited / 2)), result.error);
@@ -85,13 +85,13 @@ export function settlementOf(
   }
 }
 
-/** Puts a row back that was never tried: no attempt, no error, due at once. */
-export function handBack(row: ClaimedRow): Settlement {
+/** Puts a row back that was never tried: no attempt, no error, due at once or after a delay, in ms. */
+export function handBack(row: ClaimedRow, delay = 0): Settlement {
   return {
     kind: 'back',
     row,
     reason: 'handed_back',
-    delay: 0,
+    delay,
     error: null,
     objects: row.objects,
     bytes: row.bytes,

@@ -221,6 +221,8 @@ export class Store {
       context: this.#context(first.tenure, tasks),
       progressOf: id => tasks.get(id)?.progress ?? NOTHING,
       onTrouble: (doing, error) => this.#trouble(doing, error),
+      // The next heartbeat tells everybody: here it is.
+      onOtherServer: () => void this.#options.lease.beat(),
     });
     this.#pauses.judge(handled);
     batch.forEach((task, i) => {

@@ -34,6 +34,33 @@ describe('the server', () => {
     await untilReady(reconciler);
   });
 
+  it('is restarted while claimed rows wait their turn: they are handed back, and none is blocked for it', async () => {
+    const server = await startPostgres();
+    onTestFinished(() => server.destroy());
+    await migrate(server.url());
+    const db = openTestDatabase(server.url(), 'postgres');
+    onTestFinished(() => db.close());
+    const burst = createBurst(db, { holdAfter: 0 });
+    const reconciler = testReconciler({
+      databaseUrl: server.url(),
+      handlers: [burst.handler],
+      concurrency: 1,
+      prefetch: 100,
+      // The guard is asked before any heartbeat.
+      lease: 60_000,
+    });
+    const blocked: unknown[] = [];
+    reconciler.events.on('cleanup_blocked', event => blocked.push(event));
+    await burst.write(100);
+    await reconciler.start();
+    await until(() => burst.handler.seen.length > 0 && reconciler.inHand === 100, 'rows in hand');
+    await server.stop('immediate');
+    await server.start();
+    burst.release();
+    await burst.expectDone();
+    expect(blocked).toEqual([]);
+  });
+
   it('is away for longer than the leases of two daemons with roots of their own: neither buries rows of the other', async () => {
     const server = await startPostgres();
     onTestFinished(() => server.destroy());
