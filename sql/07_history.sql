@@ -15,7 +15,7 @@ BEGIN
   IF NOT pg_try_advisory_xact_lock(1634104420, hashtext('afterdelete.maintain_history')) THEN RETURN; END IF;
 
   -- Without a live worker nobody says how long to keep: keep all. One that has missed its heartbeats still has its say.
-  SELECT max(w.history) INTO keep FROM afterdelete.worker w HAVING bool_or(w.lease_until > clock_timestamp());
+  SELECT max(w.history) INTO keep FROM afterdelete.worker w HAVING bool_or(afterdelete.lease_end(w) > clock_timestamp());
   -- Dropping comes first: it locks all of the table, and who waits for the default partition below would stand in its way.
   IF keep IS NOT NULL THEN
     FOR part, day IN

@@ -35,8 +35,8 @@ SELECT k.store,
        extract(epoch FROM statement_timestamp() - least(p.oldest_due_at, r.oldest_due_at))::double precision AS oldest_due_seconds,
        EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = k.store)
          OR coalesce((SELECT bool_and(EXISTS (SELECT FROM afterdelete.worker_pause wp WHERE wp.worker = w.id AND wp.store = k.store))
-                        FROM afterdelete.worker w WHERE k.store = ANY (w.stores) AND w.lease_until > statement_timestamp()), false) AS paused,
-       EXISTS (SELECT FROM afterdelete.worker w WHERE k.store = ANY (w.stores) AND w.lease_until > statement_timestamp()) AS served,
+                        FROM afterdelete.worker w WHERE k.store = ANY (w.stores) AND afterdelete.lease_end(w) > statement_timestamp()), false) AS paused,
+       EXISTS (SELECT FROM afterdelete.worker w WHERE k.store = ANY (w.stores) AND afterdelete.lease_end(w) > statement_timestamp()) AS served,
        p.estimated OR d.dead > 100000 AS estimated
   FROM known k
  CROSS JOIN LATERAL (
@@ -77,7 +77,7 @@ COMMENT ON COLUMN afterdelete.backlog.estimated IS 'Whether some counts are esti
 
 CREATE VIEW afterdelete.stuck AS
 WITH live AS (
-  SELECT w.* FROM afterdelete.worker w WHERE w.lease_until > statement_timestamp()
+  SELECT w.* FROM afterdelete.worker w WHERE afterdelete.lease_end(w) > statement_timestamp()
 ), pause (store, down, reason) AS (
   SELECT sp.store, false, 'paused by ' || sp.paused_by || ' since ' || date_trunc('second', sp.paused_at) || coalesce(': ' || sp.reason, '')
          -- A fuse says by itself what to do.
@@ -124,7 +124,7 @@ SELECT r.id, 'running', why.reason, r.store, r.target::text, r.attempt,
        statement_timestamp() - r.first_due_at, NULL, l.name,
        CASE why.reason
          WHEN 'lost' THEN CASE
-           WHEN l.lease_until > statement_timestamp() THEN 'runs alone, because ' || r.lost || ' workers vanished with it in hand'
+           WHEN afterdelete.lease_end(l) > statement_timestamp() THEN 'runs alone, because ' || r.lost || ' workers vanished with it in hand'
            ELSE 'its worker has missed its heartbeats, and its lease has ended: another worker takes the row over'
          END || coalesce('; last error: ' || r.last_error, '')
          WHEN 'overdue' THEN coalesce(r.last_error, 'in hand since ' || date_trunc('second', r.claimed_at) || ', first due more than 15 minutes ago')
@@ -135,7 +135,7 @@ SELECT r.id, 'running', why.reason, r.store, r.target::text, r.attempt,
   LEFT JOIN afterdelete.worker l ON l.id = r.worker
  CROSS JOIN LATERAL (
    SELECT CASE
-     WHEN l.id IS NULL OR l.lease_until <= statement_timestamp() OR r.lost >= 3 THEN 'lost'
+     WHEN l.id IS NULL OR afterdelete.lease_end(l) <= statement_timestamp() OR r.lost >= 3 THEN 'lost'
      WHEN r.attempt >= 3 THEN 'retrying'
      WHEN r.first_due_at <= statement_timestamp() - interval '15 minutes' THEN 'overdue'
    END) AS why (reason)

@@ -131,7 +131,7 @@ export class Operators {
     const { rows } = await sql<WorkerLine>`
       SELECT w.name, w.version, w.stores, w.roots, w.started_at, w.heartbeat_at,
              extract(epoch FROM statement_timestamp() - w.heartbeat_at)::double precision AS heartbeat_seconds,
-             w.lease_until > statement_timestamp() AS live
+             afterdelete.lease_end(w) > statement_timestamp() AS live
         FROM afterdelete.worker w ORDER BY w.started_at, w.id`.execute(this.#db);
     return rows;
   }

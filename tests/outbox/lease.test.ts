@@ -42,7 +42,13 @@ describe('reap()', () => {
     await put(db);
     expect(await claim(db, long)).toHaveLength(1);
     expect(await openOutbox(db.url).outbox.liveRoots()).toEqual([`${STORE}/`]);
+    const told = async () => [
+      ...(await db.sql('SELECT served FROM afterdelete.backlog')),
+      ...(await db.sql('SELECT reason FROM afterdelete.stuck')),
+    ];
+    expect(await told()).toEqual([{ served: true }]);
     await db.sql(ended('1 ms'), [long]);
+    expect(await told()).toEqual([{ served: false }, { reason: 'lost' }]);
     expect(await reap()).toEqual({ workers: 1, moved: 1, died: 0 });
   });
 
