@@ -26,7 +26,8 @@ const NETWORK = new Set([
 
 /** What pg and its pool throw without a code. */
 const SILENCE =
-  /connection terminated|timeout expired|timeout exceeded when trying to connect|query read timeout|client has encountered a connection error/i;
+  /connection terminated|timeout expired|timeout exceeded when trying to connect|client has encountered a connection error/i;
+const NO_ANSWER = /query read timeout/i;
 
 /** Class 08 (connection exception), too many connections, and a server that starts, stops or recovers. */
 const UNAVAILABLE = /^(08...|53300|57P0[1235])$/;
@@ -36,6 +37,15 @@ const POOLER_REFUSES = /no such (database|user)|authentication failed|wrong pass
 
 /** Class 28 (invalid authorization), no such database, and no right to connect to it. */
 const REFUSED = /^(28...|3D000)$/;
+
+/** Whether there was no server, or none that takes connections: not one that was asked and did not answer in time. */
+export function isAway(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
+  // A Unix socket that is not there: ENOENT, which is said of files too.
+  const noSocket = code === 'ENOENT' && 'syscall' in error && error.syscall === 'connect';
+  return noSocket || NETWORK.has(code) || UNAVAILABLE.test(code) || SILENCE.test(error.message);
+}
 
 /** What the failure says about the connection; undefined when it says nothing about it. */
 export function connectionProblem(error: unknown, url: string): ConnectionProblem | undefined {
@@ -54,10 +64,7 @@ export function connectionProblem(error: unknown, url: string): ConnectionProble
   if (/SSL|SASL|certificate/i.test(error.message) && !(error instanceof pg.DatabaseError)) {
     return refused('Are the password and the sslmode of the connection string right?');
   }
-  // A Unix socket that is not there: ENOENT, which is said of files too.
-  const noSocket = code === 'ENOENT' && 'syscall' in error && error.syscall === 'connect';
-  if (!noSocket && !NETWORK.has(code) && !UNAVAILABLE.test(code) && !SILENCE.test(error.message))
-    return undefined;
+  if (!isAway(error) && !NO_ANSWER.test(error.message)) return undefined;
   const hint = UNAVAILABLE.test(code)
     ? 'It answers, but takes no connections now'
     : 'Is it running, and can it be reached from here? Check host and port of DATABASE_URL (and AFTERDELETE_LISTEN_URL)';

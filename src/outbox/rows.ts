@@ -48,6 +48,9 @@ export type Settlement =
     })
   | (Settled & { readonly kind: 'dead'; readonly error: string });
 
+/** The server that gave the number of a claim or a worker: `afterdelete.unrepeated()`. */
+export const serverOf = (number: string) => Number(BigInt(number) >> 32n);
+
 const optional = (value: string | null) => (value === null ? null : Number(value));
 
 /** Of what `afterdelete.claim()` answers, a column is null where the row is as it was written. */

@@ -10,9 +10,8 @@ import {
   type Result,
   resultOf,
 } from '../handlers/contract.ts';
-import { isClaimOfAnotherServer } from '../outbox/errors.ts';
 import { isVerdict, resultFrom } from './given.ts';
-import type { Guard, Verdict } from './guard.ts';
+import { type Guard, NotNow, type Verdict } from './guard.ts';
 import { parentsOf, spareHeld } from './parents.ts';
 
 /**
@@ -63,14 +62,17 @@ export interface Dispatched {
   readonly ms: number;
 }
 
-/** Where an address leads to two servers in turn, claims are given by the one and refused by the other: not without a pause, in ms. */
-const OTHER_SERVER = 1_000;
+/**
+ * Before what the database could not be asked about is claimed again, in ms: where an address leads to two servers in turn, the one
+ * refuses what the other gave.
+ */
+export const NOT_NOW = 1_000;
 
 export async function dispatch(batch: readonly Cleanup[], options: DispatchOptions): Promise<Dispatched> {
   // Pruning deletes, too: the parents are asked about in the same breath.
   const parents = [...new Set(batch.filter(({ pruneParents }) => pruneParents > 0).flatMap(parentsOf))];
   const answers = await askGuard([...batch.map(cleanup => cleanup.target.text), ...parents], options);
-  if (answers === undefined) return { outcomes: handBack(batch, OTHER_SERVER), handled: [], ms: 0 };
+  if (answers === undefined) return { outcomes: handedBack(batch, NOT_NOW), handled: [], ms: 0 };
   const verdicts = answers.slice(0, batch.length);
   const prunable = new Set(parents.filter((_, i) => answers[batch.length + i]?.verdict === 'go'));
   const free = batch
@@ -84,7 +86,7 @@ export async function dispatch(batch: readonly Cleanup[], options: DispatchOptio
     ms = performance.now() - started;
     return handled;
   };
-  const stay: Gate = async cleanups => handBack(cleanups);
+  const stay: Gate = async cleanups => handedBack(cleanups);
   const gate = options.mayStart() ? (options.gate ?? ((cleanups, go) => go(cleanups))) : stay;
   const passed = await gate(free, handle);
   let next = 0;
@@ -96,11 +98,11 @@ export async function dispatch(batch: readonly Cleanup[], options: DispatchOptio
   return { outcomes, handled, ms };
 }
 
-/** Nothing goes any more. */
-const handBack = (batch: readonly Cleanup[], delay?: number): Outcome[] =>
+/** What has not been touched. */
+const handedBack = (batch: readonly Cleanup[], delay?: number): Outcome[] =>
   batch.map(() => ({ ...NOTHING, outcome: 'handed_back', ...(delay !== undefined && { delay }) }));
 
-/** What cannot be asked about is blocked: nothing is deleted unguarded. Undefined: the claim was given by another server. */
+/** What cannot be asked about is blocked: nothing is deleted unguarded. Undefined: the database could not be asked. */
 async function askGuard(
   targets: readonly string[],
   { guard, claim, onTrouble, onOtherServer }: DispatchOptions,
@@ -113,9 +115,10 @@ async function askGuard(
     if (odd >= 0) throw new Error(`it gave a verdict that is none: ${inspect(verdicts[odd])}`);
     return verdicts;
   } catch (error) {
-    onTrouble(`asking the guard about ${targets.length} targets`, error);
-    if (isClaimOfAnotherServer(error)) {
-      onOtherServer();
+    const notNow = error instanceof NotNow;
+    onTrouble(`asking the guard about ${targets.length} targets`, notNow ? error.cause : error);
+    if (notNow) {
+      if (error.otherServer) onOtherServer();
       return undefined;
     }
     const reason = `the guard cannot be asked: ${messageOf(error)}`;

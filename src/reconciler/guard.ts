@@ -1,5 +1,8 @@
 /** The last question before anything is deleted: does a live row still hold it? */
+import { messageOf } from '../handlers/contract.ts';
+import { isClaimOfAnotherServer } from '../outbox/errors.ts';
 import type { Holders } from '../outbox/holders.ts';
+import { isAway } from '../outbox/reachability.ts';
 
 /** `go`: nobody holds it. `kept`: a live row holds exactly this. `blocked`: one holds something below it. */
 export type Verdict =
@@ -7,16 +10,35 @@ export type Verdict =
   | { readonly verdict: 'kept' | 'blocked'; readonly reason: string };
 
 /**
- * Asked once a batch; one verdict for each target, in order. What it throws blocks the batch.
+ * Asked once a batch; one verdict for each target, in order. What it throws blocks the batch, unless it is `NotNow`.
  * `claim`: the number under which the database gave the batch out.
  */
 export type Guard = (targets: readonly string[], claim: string) => Promise<readonly Verdict[]>;
+
+/** The database cannot say now, for no fault of what is asked about, which is handed back. */
+export class NotNow extends Error {
+  override readonly name = 'NotNow';
+  /** Another server answers than the one that gave the claim, or it was restarted. */
+  readonly otherServer: boolean;
+
+  constructor(cause: unknown, otherServer: boolean) {
+    super(messageOf(cause), { cause });
+    this.otherServer = otherServer;
+  }
+}
 
 const GO: Verdict = { verdict: 'go' };
 
 /** Asks the watched tables, and the guards that are declared in the database. */
 export function askHolders(holders: Pick<Holders, 'ask'>): Guard {
-  return async (targets, claim) => (await holders.ask(targets, claim)).map(objection => objection ?? GO);
+  return async (targets, claim) => {
+    try {
+      return (await holders.ask(targets, claim)).map(objection => objection ?? GO);
+    } catch (error) {
+      const otherServer = isClaimOfAnotherServer(error);
+      throw otherServer || isAway(error) ? new NotNow(error, otherServer) : error;
+    }
+  };
 }
 
 /** Asks one guard after the other; each only about what those before it let go. */

@@ -12,6 +12,8 @@ import type { Beat, Outbox, WorkerDescription } from '../outbox/outbox.ts';
 export interface LeaseOptions {
   readonly outbox: Pick<Outbox, 'register' | 'heartbeat' | 'deregister'>;
   readonly worker: WorkerDescription;
+  /** It has a new worker row. */
+  readonly onAcquired: (worker: string) => void;
   /** After every heartbeat that renewed the lease. */
   readonly onBeat: (beat: Beat) => void;
   /** This worker has been taken for vanished. */
@@ -45,6 +47,7 @@ export class Lease {
     const id = await this.#options.outbox.register(this.#options.worker);
     this.#id = id;
     this.#renewed(asked);
+    this.#options.onAcquired(id);
     return id;
   }
 

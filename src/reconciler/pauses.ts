@@ -113,6 +113,11 @@ export class Pauses {
     this.#options.onChange();
   }
 
+  /** The database is another server. */
+  lookAgain(): void {
+    this.#roots.lookAgain();
+  }
+
   #pauseRoot(): void {
     const { store, events, handBackQueued, onChange, onPause } = this.#options;
     if (!this.#rootPaused) {

@@ -5,6 +5,7 @@ import { hostname } from 'node:os';
 import { type Database, openDatabase } from '../outbox/database.ts';
 import { Holders } from '../outbox/holders.ts';
 import { type Beat, Outbox } from '../outbox/outbox.ts';
+import { serverOf } from '../outbox/rows.ts';
 import { Spending } from '../outbox/spending.ts';
 import { WakeUp } from '../outbox/wake.ts';
 import { storeOf } from '../target.ts';
@@ -45,7 +46,7 @@ export class Reconciler {
   #stopping: Promise<void> | undefined;
   /** Rows that went back to pending since it was told to stop. */
   #handedBack = 0;
-  /** What the last heartbeat told. */
+  /** The one that answered last. */
   #server: number | undefined;
 
   constructor(options: ReconcilerOptions) {
@@ -71,6 +72,7 @@ export class Reconciler {
     this.#lease = new Lease({
       outbox,
       worker: { name: this.name, version: VERSION, stores, roots, lease, history },
+      onAcquired: id => this.#answeredBy(serverOf(id)),
       onBeat: beat => this.#onBeat(beat),
       onLost: () => this.#onLeaseLost(),
       onTrouble,
@@ -221,15 +223,17 @@ export class Reconciler {
   #onBeat(beat: Beat): void {
     if (beat.suspects) this.#loop.suspect();
     this.#loop.heard(beat);
-    if (this.#server !== undefined && this.#server !== beat.server) this.#onOtherServer();
-    this.#server = beat.server;
+    this.#answeredBy(beat.server);
     const worker = this.#lease.worker;
     if (worker !== undefined) void this.#housekeeping.run(worker);
   }
 
-  /** Perhaps it does not know what was claimed, nor what was put on record. */
-  #onOtherServer(): void {
-    for (const store of this.#all) store.handBackQueued();
+  /** Another server than before: perhaps it does not know what was claimed, nor what was put on record. */
+  #answeredBy(server: number): void {
+    const before = this.#server;
+    this.#server = server;
+    if (before === undefined || before === server) return;
+    for (const store of this.#all) store.onOtherServer();
     this.#housekeeping.recordAnew();
     void this.#wakeUp?.verify();
   }

@@ -25,6 +25,8 @@ export class RootWatch {
   #problem: string | undefined;
   #checks = 0;
   #checkAt = 0;
+  /** Rises when what a check that is under way has learned counts no more. */
+  #generation = 0;
 
   constructor(options: RootWatchOptions) {
     this.#options = options;
@@ -52,12 +54,23 @@ export class RootWatch {
     this.#postpone();
   }
 
+  /** The database is another server, which may not have what was recorded: nothing is done in the roots before they have been compared. */
+  lookAgain(): void {
+    if (this.#options.handler.identify === undefined) return;
+    this.#generation += 1;
+    this.#problem ??= 'another database server answers: not looked at again yet';
+    this.#checks = 0;
+    if (Number.isFinite(this.#checkAt)) this.#checkAt = 0;
+  }
+
   /** Reads and compares all identities; a root that is seen for the first time is recorded. */
   async check(): Promise<void> {
     // Not again while this one is under way.
     this.#checkAt = Number.POSITIVE_INFINITY;
+    const generation = this.#generation;
     try {
       for (const root of this.#options.roots) await this.#checkRoot(root);
+      if (generation !== this.#generation) return;
       this.#problem = undefined;
       this.#checks = 0;
     } catch (error) {
@@ -75,7 +88,11 @@ export class RootWatch {
   async #checkRoot(root: string): Promise<void> {
     const { handler, outbox, worker } = this.#options;
     if (handler.identify === undefined) return;
-    const recorded = await outbox.rootIdentity(root);
+    // A database that was restored, or that had not received it, is told what this worker knows: whatever stands there now is not the first.
+    const known = this.#identities.get(root);
+    const recorded =
+      (await outbox.rootIdentity(root)) ??
+      (known === undefined ? undefined : await outbox.recordRoot(root, known, worker));
     const found = await this.#timed(handler.identify(root, { create: recorded === undefined }), root);
     const expected = recorded ?? (await outbox.recordRoot(root, found, worker));
     if (found !== expected) {

@@ -8,7 +8,7 @@ import { parseTarget } from '../target.ts';
 import { formBatches } from './batch.ts';
 import { rootOf } from './confine.ts';
 import { createContext, type Tenure } from './context.ts';
-import { dispatch, type Outcome } from './dispatch.ts';
+import { dispatch, NOT_NOW, type Outcome } from './dispatch.ts';
 import type { ReconcilerEvents } from './events.ts';
 import { settleForeign } from './foreign.ts';
 import { Fuse, type FuseOptions } from './fuse.ts';
@@ -264,15 +264,21 @@ export class Store {
     settler.add(settlementOf(row, outcome, policy, { stopping: tenure.stopping, storeWait }));
   }
 
-  #handBack(batch: readonly Held[]): void {
-    for (const { row, tenure } of batch) if (!tenure.ended) this.#options.settler.add(handBack(row));
+  #handBack(batch: readonly Held[], delay = 0): void {
+    for (const { row, tenure } of batch) if (!tenure.ended) this.#options.settler.add(handBack(row, delay));
   }
 
-  /** Puts back what has not been started; what runs is finished, or yields. */
-  handBackQueued(): void {
+  /** Puts back what has not been started, to be claimed after a delay, in ms; what runs is finished, or yields. */
+  handBackQueued(delay = 0): void {
     const queue = this.#queue;
     this.#queue = [];
-    for (const batch of queue) this.#handBack(batch);
+    for (const batch of queue) this.#handBack(batch, delay);
+  }
+
+  /** The database is another server: it may know nothing of what was claimed, nor of the roots. */
+  onOtherServer(): void {
+    this.handBackQueued(NOT_NOW);
+    this.#pauses.lookAgain();
   }
 
   /** A row has left the hands of this worker; `held` is false when it had been taken over before. */

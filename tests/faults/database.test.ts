@@ -8,7 +8,7 @@ import { createBurst } from '../support/burst.ts';
 import { createDatabase, openTestDatabase } from '../support/database.ts';
 import { fakeHandler } from '../support/fake-handler.ts';
 import { startPostgres } from '../support/postgres.ts';
-import { countEvents, testReconciler, until, untilReady } from '../support/reconciler.ts';
+import { countEvents, nextEvent, testReconciler, until, untilReady } from '../support/reconciler.ts';
 
 describe('the server', () => {
   it.each(['fast', 'immediate'] as const)('is restarted (%s) in the middle of a burst', async mode => {
@@ -34,32 +34,41 @@ describe('the server', () => {
     await untilReady(reconciler);
   });
 
-  it('is restarted while claimed rows wait their turn: they are handed back, and none is blocked for it', async () => {
-    const server = await startPostgres();
-    onTestFinished(() => server.destroy());
-    await migrate(server.url());
-    const db = openTestDatabase(server.url(), 'postgres');
-    onTestFinished(() => db.close());
-    const burst = createBurst(db, { holdAfter: 0 });
-    const reconciler = testReconciler({
-      databaseUrl: server.url(),
-      handlers: [burst.handler],
-      concurrency: 1,
-      prefetch: 100,
-      // The guard is asked before any heartbeat.
-      lease: 60_000,
-    });
-    const blocked: unknown[] = [];
-    reconciler.events.on('cleanup_blocked', event => blocked.push(event));
-    await burst.write(100);
-    await reconciler.start();
-    await until(() => burst.handler.seen.length > 0 && reconciler.inHand === 100, 'rows in hand');
-    await server.stop('immediate');
-    await server.start();
-    burst.release();
-    await burst.expectDone();
-    expect(blocked).toEqual([]);
-  });
+  it.each([
+    ['is back', true],
+    ['is still away', false],
+  ])(
+    'is restarted while claimed rows wait their turn, which comes when it %s: none is blocked for it',
+    async (_, back) => {
+      const server = await startPostgres();
+      onTestFinished(() => server.destroy());
+      await migrate(server.url());
+      const db = openTestDatabase(server.url(), 'postgres');
+      onTestFinished(() => db.close());
+      const burst = createBurst(db, { holdAfter: 0 });
+      const reconciler = testReconciler({
+        databaseUrl: server.url(),
+        handlers: [burst.handler],
+        concurrency: 1,
+        prefetch: 100,
+        // The guard is asked before any heartbeat.
+        lease: 60_000,
+      });
+      const blocked: unknown[] = [];
+      reconciler.events.on('cleanup_blocked', event => blocked.push(event));
+      await burst.write(100);
+      await reconciler.start();
+      await until(() => burst.handler.seen.length > 0 && reconciler.inHand === 100, 'rows in hand');
+      await server.stop('immediate');
+      if (back) await server.start();
+      const asked = nextEvent(reconciler, 'trouble', ({ doing }) => doing.startsWith('asking the guard'));
+      burst.release();
+      await asked;
+      if (!back) await server.start();
+      await burst.expectDone();
+      expect(blocked).toEqual([]);
+    },
+  );
 
   it('is away for longer than the leases of two daemons with roots of their own: neither buries rows of the other', async () => {
     const server = await startPostgres();

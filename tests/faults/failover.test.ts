@@ -2,6 +2,7 @@
  * PostgreSQL fails over: the address leads to another server. Promised: the daemon finds it by itself, and every row that
  * stands there is done once.
  */
+import { randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
@@ -190,6 +191,41 @@ it('another server takes over that has not received why a store is left alone: i
   address.moveTo(server.url());
   await first.stop();
   await until(paused, 'the pause on record there');
+});
+
+it('another server takes over that has not received which disk a root is: it is told, and no other is taken for it', async () => {
+  const { first, address, db, second } = await createPair();
+  const handler = fakeHandler();
+  const [right, wrong] = [randomUUID(), randomUUID()];
+  let disk = right;
+  handler.identify = async () => disk;
+  const reconciler = testReconciler({
+    databaseUrl: address.url,
+    handlers: [handler],
+    listenUrl: 'off',
+    lease: 4_000,
+  });
+  await first.stop();
+  const directory = first.copy();
+  await first.start();
+  await reconciler.start();
+  const identities = async () => await db.sql('SELECT identity FROM afterdelete.file_root');
+  expect(await identities()).toEqual([{ identity: right }]);
+  const server = await second(directory);
+  expect(await identities()).toEqual([]);
+  disk = wrong;
+  const paused = nextEvent(reconciler, 'store_paused');
+  address.moveTo(server.url());
+  await first.stop();
+  expect(await paused).toMatchObject({
+    by: 'root',
+    reason: expect.stringContaining('is not the disk it was'),
+  });
+  await db.sql("INSERT INTO afterdelete.pending_file_cleanup (target) VALUES ('fake://store/1')");
+  expect(await identities()).toEqual([{ identity: right }]);
+  expect(handler.seen).toEqual([]);
+  disk = right;
+  await until(() => handler.seen.length === 1, 'the row');
 });
 
 it('a server that has taken over gives no number of a claim or a worker that the one before gave', async () => {

@@ -5,6 +5,7 @@ import { bound, fullJitter } from '../../src/reconciler/backoff.ts';
 import { formBatches } from '../../src/reconciler/batch.ts';
 import { Breaker } from '../../src/reconciler/breaker.ts';
 import { outsideMessage, rootOf } from '../../src/reconciler/confine.ts';
+import type { Outcome } from '../../src/reconciler/dispatch.ts';
 import { Linger } from '../../src/reconciler/linger.ts';
 import { resolveSettings } from '../../src/reconciler/options.ts';
 import { type OutcomePolicy, settlementOf } from '../../src/reconciler/outcome.ts';
@@ -29,7 +30,7 @@ const row: ClaimedRow = {
 };
 const policy: OutcomePolicy = { maxAttempts: 3, backoff: { base: 1_000, cap: 60_000 }, slice: 10_000 };
 const calm = { stopping: false, storeWait: 0 };
-const decide = (result: Result, changes: Partial<ClaimedRow> = {}, circumstances = calm) =>
+const decide = (result: Outcome, changes: Partial<ClaimedRow> = {}, circumstances = calm) =>
   settlementOf({ ...row, ...changes }, result, policy, circumstances);
 
 describe('backoff', () => {
@@ -82,6 +83,13 @@ describe('a settlement', () => {
       kind: 'back',
       reason: 'handed_back',
     });
+  });
+
+  it('of what was not touched burns no attempt, and comes back when it is told to', () => {
+    const untouched = { outcome: 'handed_back', objects: 0, bytes: null } as const;
+    const back = { kind: 'back', reason: 'handed_back', error: null };
+    expect(decide(untouched)).toMatchObject({ ...back, delay: 0 });
+    expect(decide({ ...untouched, delay: 1_000 })).toMatchObject({ ...back, delay: 1_000 });
   });
 
   it('of the last attempt is dead, and says so', () => {
