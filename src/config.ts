@@ -154,9 +154,26 @@ function checkNames(env: Env, file: File, problems: string[]): void {
   for (const name of Object.keys(env)) {
     if (!name.startsWith('AFTERDELETE_') || name.startsWith('AFTERDELETE_TEST_') || allowed.has(name))
       continue;
+    if (isServiceLink(name, env)) continue;
     const hint = `an unknown one (did you mean ${closest(name, variables)}?)`;
     problems.push(problem(name, 'an environment variable that is known', hint));
   }
+}
+
+/**
+ * Kubernetes tells a container of the services beside it (https://kubernetes.io/docs/concepts/services-networking/service/, "Environment
+ * variables"): those of one that is called `afterdelete`, or begins so, look like settings.
+ */
+function isServiceLink(name: string, env: Env): boolean {
+  return Object.keys(env)
+    .filter(key => key.endsWith('_SERVICE_HOST'))
+    .map(key => key.slice(0, -'_SERVICE_HOST'.length))
+    .some(
+      service =>
+        name === `${service}_PORT` ||
+        name.startsWith(`${service}_PORT_`) ||
+        name.startsWith(`${service}_SERVICE_`),
+    );
 }
 
 /** Variables that hold credentials of roots may be called anything, AFTERDELETE_… too. */

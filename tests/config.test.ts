@@ -335,6 +335,19 @@ describe('names', () => {
     ]);
   });
 
+  it('that Kubernetes gives to services called like us are no settings; without such a service they are unknown', () => {
+    const links = (service: string) => ({
+      [`${service}_PORT`]: 'tcp://10.0.0.1:9464',
+      [`${service}_PORT_9464_TCP_ADDR`]: '10.0.0.1',
+      [`${service}_SERVICE_PORT_METRICS`]: '9464',
+    });
+    const all = { ...links('AFTERDELETE'), ...links('AFTERDELETE_STAGING') };
+    const hosts = { AFTERDELETE_SERVICE_HOST: '10.0.0.1', AFTERDELETE_STAGING_SERVICE_HOST: '10.0.0.2' };
+    expect(problems({ ...all, ...hosts })).toEqual([]);
+    expect(problems(all)).toHaveLength(6);
+    expect(problems({ ...hosts, AFTERDELETE_PROT: 'x' })).toHaveLength(1);
+  });
+
   it('of tests and of others are no concern of ours', () => {
     expect(problems({ AFTERDELETE_TEST_DATABASE_URL: 'x', AWS_REGION: 'x', PATH: 'x' })).toEqual([]);
   });
