@@ -102,6 +102,16 @@ describe.each(modes)('single files (pinned: %s)', pinned => {
     });
   });
 
+  it('finds them in a root whose path is longer in bytes than in characters', async () => {
+    await disk.write('wörld/é/a', 'wörld/é/ä', 'wörld/é/kept', 'wörld/b');
+    const root = `${disk.root}wörld/`;
+    const identity = await disk.handler.identify?.(root, { create: true });
+    const batch = ['é/a', 'é/ä', 'b'].map(path => disk.cleanup(`wörld/${path}`, { root }));
+    const results = await disk.handler.delete(batch, disk.context({ identity: () => identity }));
+    expect(results.map(({ outcome }) => outcome)).toEqual(['deleted', 'deleted', 'deleted']);
+    expect(await disk.list()).toEqual(['wörld', 'wörld/é', 'wörld/é/kept']);
+  });
+
   it('answers every cleanup of a batch, whatever becomes of its neighbours', async () => {
     await disk.write('a', 'b', 'd/x', 'tree/x/y');
     await symlink(disk.at('d'), disk.at('link'));
