@@ -1,4 +1,4 @@
-/** What becomes of claimed rows that lie inside no root of this worker: they are another live worker's, or nobody's. */
+/** What becomes of claimed rows that lie inside no root of this worker: they are another worker's, or nobody's. */
 import type { EventEmitter } from 'node:events';
 import type { ClaimedRow } from '../outbox/rows.ts';
 import { outsideMessage, rootOf } from './confine.ts';
@@ -19,22 +19,22 @@ export async function settleForeign(
   rows: readonly { readonly row: ClaimedRow; readonly tenure: Tenure }[],
   { neighbours, settler, events }: ForeignOptions,
 ): Promise<void> {
-  let live: readonly string[] | undefined;
+  let roots: readonly string[] | undefined;
   try {
-    live = await neighbours.refresh();
+    roots = await neighbours.refresh();
   } catch (error) {
     events.emit('trouble', { doing: 'reading the roots of the other workers', error });
   }
   for (const { row, tenure } of rows) {
     if (tenure.ended) continue;
-    if (live === undefined) {
+    if (roots === undefined) {
       settler.add(handBack(row));
       continue;
     }
     const { objects, bytes } = row;
-    const root = rootOf(row.target, live);
+    const root = rootOf(row.target, roots);
     if (root === undefined) {
-      settler.add({ kind: 'dead', row, objects, bytes, error: outsideMessage(row.target, live) });
+      settler.add({ kind: 'dead', row, objects, bytes, error: outsideMessage(row.target, roots) });
     } else {
       const error = `it lies inside ${root}, which another worker serves`;
       settler.add({ kind: 'back', row, reason: 'elsewhere', delay: 0, error, objects, bytes });

@@ -68,7 +68,12 @@ export class Reconciler {
     const holders = new Holders(this.#db);
     const held = askHolders(holders);
     this.#guard = options.guard === undefined ? held : both(held, options.guard);
-    this.#neighbours = new Neighbours(outbox, roots, () => this.#loop.fallBack());
+    this.#neighbours = new Neighbours({
+      outbox,
+      mine: roots,
+      grace: lease,
+      onChange: () => this.#loop.fallBack(),
+    });
     this.#lease = new Lease({
       outbox,
       worker: { name: this.name, version: VERSION, stores, roots, lease, history },

@@ -7,6 +7,7 @@ import { Breaker } from '../../src/reconciler/breaker.ts';
 import { outsideMessage, rootOf } from '../../src/reconciler/confine.ts';
 import type { Outcome } from '../../src/reconciler/dispatch.ts';
 import { Linger } from '../../src/reconciler/linger.ts';
+import { Neighbours } from '../../src/reconciler/neighbours.ts';
 import { resolveSettings } from '../../src/reconciler/options.ts';
 import { type OutcomePolicy, settlementOf } from '../../src/reconciler/outcome.ts';
 import { Rate } from '../../src/reconciler/rate.ts';
@@ -283,5 +284,37 @@ describe('the rate of a store', () => {
     rate.spend(10);
     // It never holds more than a second's worth.
     expect(rate.wait).toBeGreaterThan(0);
+  });
+});
+
+describe('the roots of others', () => {
+  it('are theirs for a while after the last who served them has gone', async () => {
+    let live = ['file:///a/', 'file:///b/'];
+    let now = 0;
+    let changes = 0;
+    const neighbours = new Neighbours({
+      outbox: { liveRoots: async () => live },
+      mine: ['file:///a/'],
+      grace: 1_000,
+      onChange: () => {
+        changes += 1;
+      },
+      now: () => now,
+    });
+    const at = async (moment: number) => {
+      now = moment;
+      return [await neighbours.refresh(), neighbours.roots, changes];
+    };
+    const both = ['file:///a/', 'file:///b/'];
+    expect(await at(0)).toEqual([both, ['file:///b/'], 1]);
+    live = ['file:///a/'];
+    // It counts from when it was missed, however long nobody had asked.
+    expect(await at(5_000)).toEqual([both, ['file:///b/'], 1]);
+    expect(await at(5_999)).toEqual([both, ['file:///b/'], 1]);
+    live = both;
+    expect(await at(6_500)).toEqual([both, ['file:///b/'], 1]);
+    live = ['file:///a/'];
+    expect(await at(7_000)).toEqual([both, ['file:///b/'], 1]);
+    expect(await at(8_000)).toEqual([['file:///a/'], [], 2]);
   });
 });

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import type { Result } from '../../src/handlers/contract.ts';
 import { StorageError } from '../../src/handlers/contract.ts';
@@ -258,6 +259,35 @@ describe('a target', () => {
     expect(await db.sql('SELECT DISTINCT attempt, outcome FROM afterdelete.done_file_cleanup')).toEqual([
       { attempt: 1, outcome: 'deleted' },
     ]);
+  });
+
+  it('inside the root of a worker that is being replaced waits for the next one', async () => {
+    const db = await createDatabase();
+    const other = fakeHandler();
+    const options = { databaseUrl: db.url, lease: 120_000 };
+    const b = testReconciler({ ...options, handlers: [fakeHandler()], roots: ['fake://store/b/'] });
+    await b.start();
+    const a = testReconciler({ ...options, handlers: [fakeHandler()], roots: ['fake://store/a/'] });
+    const listening = nextEvent(a, 'listen_restored');
+    await a.start();
+    await listening;
+    await b.stop();
+    // With its heartbeats a learns who is there.
+    const beats = async () => (await db.sql('SELECT heartbeat_at FROM afterdelete.worker'))[0];
+    for (let n = 0; n < 3; n += 1) {
+      const before = await beats();
+      await db.sql("SELECT pg_notify('afterdelete', 'pauses')");
+      await until(async () => !isDeepStrictEqual(await beats(), before), 'a heartbeat');
+    }
+    const done = nextEvent(a, 'cleanup_done');
+    for (const root of ['b', 'a']) await db.sql('SELECT afterdelete.enqueue($1)', [`fake://store/${root}/1`]);
+    expect((await done).target).toBe('fake://store/a/1');
+    expect(await db.sql('SELECT target, put_back FROM afterdelete.pending_file_cleanup')).toEqual([
+      { target: 'fake://store/b/1', put_back: null },
+    ]);
+    const next = testReconciler({ ...options, handlers: [other], roots: ['fake://store/b/'] });
+    await next.start();
+    await until(() => other.seen.length === 1, 'its row');
   });
 
   it('inside a root of its own is its own, though a root of another live worker contains that', async () => {
