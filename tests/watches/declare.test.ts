@@ -253,6 +253,15 @@ onEveryMajor('unwatch()', world => {
     expect(await left()).toEqual([{ triggers: 0, functions: 0, watches: 0 }]);
   });
 
+  it('of all at once, with the schema, leaves tables as they were before', async () => {
+    const session = await world.connect();
+    await session.query('BEGIN; DROP SCHEMA afterdelete CASCADE; DELETE FROM files WHERE id = 1');
+    const triggers = "SELECT FROM pg_trigger WHERE tgrelid = 'files'::regclass AND NOT tgisinternal";
+    expect(rowsOf(await session.query(triggers))).toEqual([]);
+    await session.query('ROLLBACK');
+    expect(await left()).toEqual([{ triggers: 6, functions: 2, watches: 2 }]);
+  });
+
   it('that is rolled back removes nothing', async () => {
     await world.sql("BEGIN; SELECT afterdelete.unwatch('files'); ROLLBACK; DELETE FROM files WHERE id = 1");
     expect(await world.written()).toEqual(['file:///data/a', 'file:///more/1']);
