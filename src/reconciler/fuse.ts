@@ -12,8 +12,9 @@
  */
 import { type Cleanup, NOTHING, type Result } from '../handlers/contract.ts';
 import type { StorePause } from '../outbox/outbox.ts';
+import { isAway } from '../outbox/reachability.ts';
 import type { Counts, Limit, Spending, Spent } from '../outbox/spending.ts';
-import type { Gate, Outcome } from './dispatch.ts';
+import { type Gate, NOT_NOW, type Outcome } from './dispatch.ts';
 
 export interface FuseOptions {
   readonly store: string;
@@ -44,7 +45,7 @@ export class Fuse {
         spent = await spending.spend(store, countsOf(fresh), limit);
       } catch (error) {
         onTrouble(`asking the fuse about ${fresh.length} cleanups`, error);
-        return batch.map(() => cannotBeAsked(error));
+        return batch.map(() => (isAway(error) ? { ...HANDED_BACK, delay: NOT_NOW } : cannotBeAsked(error)));
       }
       if (spent.pause !== undefined) onPaused(spent.pause);
       const left = new Map(spent.granted);

@@ -29,14 +29,27 @@ export class NotNow extends Error {
 
 const GO: Verdict = { verdict: 'go' };
 
+/**
+ * How long a database that is away costs nothing but time, in ms: while it is, nothing more is claimed. One that goes on giving out rows, and
+ * cannot be asked about them, has another trouble (its question makes it crash, a pooler or a person ends it): a person is to see that.
+ */
+const AWAY = 10_000;
+
 /** Asks the watched tables, and the guards that are declared in the database. */
-export function askHolders(holders: Pick<Holders, 'ask'>): Guard {
+export function askHolders(holders: Pick<Holders, 'ask'>, now = () => performance.now()): Guard {
+  let since = Number.NEGATIVE_INFINITY;
+  let last = Number.NEGATIVE_INFINITY;
   return async (targets, claim) => {
     try {
-      return (await holders.ask(targets, claim)).map(objection => objection ?? GO);
+      const objections = await holders.ask(targets, claim);
+      last = Number.NEGATIVE_INFINITY;
+      return objections.map(objection => objection ?? GO);
     } catch (error) {
-      const otherServer = isClaimOfAnotherServer(error);
-      throw otherServer || isAway(error) ? new NotNow(error, otherServer) : error;
+      if (isClaimOfAnotherServer(error)) throw new NotNow(error, true);
+      if (!isAway(error)) throw error;
+      if (now() - last > AWAY) since = now();
+      last = now();
+      throw last - since < AWAY ? new NotNow(error, false) : error;
     }
   };
 }

@@ -57,7 +57,10 @@ export class Pauses {
 
   /** Milliseconds until a row that found the storage down may find it up again. */
   get storeWait(): number {
-    return this.#roots.wait ?? this.#breaker.wait;
+    const { wait } = this.#roots;
+    // While the roots are looked at, nobody knows.
+    if (wait !== undefined) return Number.isFinite(wait) ? wait : 0;
+    return this.#breaker.wait;
   }
 
   /** What pauses the store now, by this worker or for all; undefined: nothing does. */
@@ -104,8 +107,8 @@ export class Pauses {
   async checkRoots(): Promise<void> {
     if (this.#roots.wait !== 0) return;
     await this.#roots.check();
-    if (this.#roots.problem !== undefined) this.#pauseRoot();
-    else if (this.#rootPaused) {
+    if (this.#roots.suspicious) this.#pauseRoot();
+    else if (this.#rootPaused && this.#roots.problem === undefined) {
       this.#rootPaused = false;
       this.#options.events.emit('store_resumed', { store: this.#options.store, by: 'root' });
       this.#options.onPause();
@@ -116,6 +119,7 @@ export class Pauses {
   /** The database is another server. */
   lookAgain(): void {
     this.#roots.lookAgain();
+    this.#options.onChange();
   }
 
   #pauseRoot(): void {

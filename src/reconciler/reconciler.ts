@@ -217,6 +217,7 @@ export class Reconciler {
    */
   async runOnce(): Promise<number> {
     if (this.#lease.worker === undefined) await this.#prepare();
+    else await Promise.all(this.#all.map(store => store.checkRoots()));
     const { rows } = await this.#loop.claim();
     while (this.inHand > 0) {
       await this.#settler.flush();

@@ -4,6 +4,7 @@
  */
 import { type Handler, messageOf, StorageError } from '../handlers/contract.ts';
 import type { Outbox } from '../outbox/outbox.ts';
+import { isAway } from '../outbox/reachability.ts';
 import { bound } from './backoff.ts';
 
 export interface RootWatchOptions {
@@ -25,6 +26,8 @@ export class RootWatch {
   #problem: string | undefined;
   #checks = 0;
   #checkAt = 0;
+  /** The problem is only that nobody could look yet. */
+  #unknown = false;
   /** Rises when what a check that is under way has learned counts no more. */
   #generation = 0;
 
@@ -36,6 +39,11 @@ export class RootWatch {
   /** Why the store must wait, or undefined when all its roots are the right ones. */
   get problem(): string | undefined {
     return this.#problem;
+  }
+
+  /** The disks themselves are in doubt; else it is only that they could not be compared yet. */
+  get suspicious(): boolean {
+    return this.#problem !== undefined && !this.#unknown;
   }
 
   /** Milliseconds until `check` should be called; undefined when all is well. */
@@ -50,6 +58,7 @@ export class RootWatch {
   /** A handler found that a root is not the recorded one. */
   doubt(reason: string): void {
     this.#problem = reason;
+    this.#unknown = false;
     this.#checks = 0;
     this.#postpone();
   }
@@ -58,7 +67,10 @@ export class RootWatch {
   lookAgain(): void {
     if (this.#options.handler.identify === undefined) return;
     this.#generation += 1;
-    this.#problem ??= 'another database server answers: not looked at again yet';
+    if (this.#problem === undefined) {
+      this.#problem = 'another database server answers: not looked at again yet';
+      this.#unknown = true;
+    }
     this.#checks = 0;
     if (Number.isFinite(this.#checkAt)) this.#checkAt = 0;
   }
@@ -75,6 +87,7 @@ export class RootWatch {
       this.#checks = 0;
     } catch (error) {
       this.#problem = messageOf(error);
+      this.#unknown = isAway(error);
     } finally {
       this.#postpone();
     }

@@ -1,6 +1,8 @@
 /** What happens when PostgreSQL, or the way to it, fails. Promised: nothing is lost, nothing is done twice, no attempt is burnt. */
+import { randomUUID } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import type { Handler } from '../../src/handlers/contract.ts';
 import { migrate } from '../../src/outbox/migrate.ts';
 import type { Reconciler } from '../../src/reconciler/reconciler.ts';
 import { openOutbox, states } from '../outbox/rows.ts';
@@ -69,6 +71,25 @@ describe('the server', () => {
       expect(blocked).toEqual([]);
     },
   );
+
+  it('is restarted under a program that runs a daemon once and again: it compares the roots, and goes on', async () => {
+    const server = await startPostgres();
+    onTestFinished(() => server.destroy());
+    await migrate(server.url());
+    const db = openTestDatabase(server.url(), 'postgres');
+    onTestFinished(() => db.close());
+    const handler: Handler = fakeHandler();
+    const identity = randomUUID();
+    handler.identify = async () => identity;
+    const reconciler = testReconciler({ databaseUrl: server.url(), handlers: [handler], lease: 2_000 });
+    await reconciler.runOnce();
+    await server.stop('immediate');
+    await server.start();
+    const beaten = 'SELECT heartbeat_at > pg_postmaster_start_time() AS beaten FROM afterdelete.worker';
+    await until(async () => (await db.sql<{ beaten: boolean }>(beaten))[0]?.beaten === true, 'a heartbeat');
+    await db.sql("SELECT afterdelete.enqueue('fake://store/a')");
+    await until(async () => (await reconciler.runOnce()) === 1, 'the row');
+  });
 
   it('is away for longer than the leases of two daemons with roots of their own: neither buries rows of the other', async () => {
     const server = await startPostgres();

@@ -222,6 +222,7 @@ it('another server takes over that has not received which disk a root is: it is 
     reason: expect.stringContaining('is not the disk it was'),
   });
   await db.sql("INSERT INTO afterdelete.pending_file_cleanup (target) VALUES ('fake://store/1')");
+  await countEvents(reconciler, 'wakeup', 3);
   expect(await identities()).toEqual([{ identity: right }]);
   expect(handler.seen).toEqual([]);
   disk = right;

@@ -6,6 +6,7 @@ import { formBatches } from '../../src/reconciler/batch.ts';
 import { Breaker } from '../../src/reconciler/breaker.ts';
 import { outsideMessage, rootOf } from '../../src/reconciler/confine.ts';
 import type { Outcome } from '../../src/reconciler/dispatch.ts';
+import { askHolders, NotNow } from '../../src/reconciler/guard.ts';
 import { Linger } from '../../src/reconciler/linger.ts';
 import { Neighbours } from '../../src/reconciler/neighbours.ts';
 import { resolveSettings } from '../../src/reconciler/options.ts';
@@ -316,5 +317,49 @@ describe('the roots of others', () => {
     live = ['file:///a/'];
     expect(await at(7_000)).toEqual([both, ['file:///b/'], 1]);
     expect(await at(8_000)).toEqual([['file:///a/'], [], 2]);
+  });
+});
+
+describe('a guard whose database', () => {
+  const failure = (message: string, code?: string) => Object.assign(new Error(message), { code });
+
+  it.each([
+    [failure('connect ECONNREFUSED', 'ECONNREFUSED'), 'is away'],
+    [failure('terminating connection', '57P01'), 'is away'],
+    [failure('the database system is starting up', '57P03'), 'is away'],
+    [failure('sorry, too many clients already', '53300'), 'is away'],
+    [failure('Connection terminated unexpectedly'), 'is away'],
+    [failure('claim 1 was given by another server', 'AD003'), 'is away'],
+    [failure('Query read timeout'), 'has an answer of its own'],
+    [failure('canceling statement', '57014'), 'has an answer of its own'],
+    [failure('relation does not exist', '42P01'), 'has an answer of its own'],
+  ])('throws %s %s', async (error, kind) => {
+    const guard = askHolders({ ask: () => Promise.reject(error) });
+    const thrown = await guard(['file:///a'], '1').catch((reason: unknown) => reason);
+    expect(thrown instanceof NotNow).toBe(kind === 'is away');
+    expect(thrown instanceof NotNow ? thrown.cause : thrown).toBe(error);
+  });
+
+  it('is away for long, though it gives out rows, blocks them', async () => {
+    let now = 0;
+    let down = true;
+    const ask = async () => (down ? await Promise.reject(failure('no', 'ECONNREFUSED')) : []);
+    const guard = askHolders({ ask }, () => now);
+    const isNotNow = async (moment: number) => {
+      now = moment;
+      return await guard([], '1').then(
+        () => 'answered',
+        (error: unknown) => error instanceof NotNow,
+      );
+    };
+    const ask5 = async (from: number) => [await isNotNow(from), await isNotNow(from + 5_000)];
+    expect(await ask5(0)).toEqual([true, true]);
+    expect(await ask5(9_999)).toEqual([true, false]);
+    // Nobody had asked for a while, or it has answered: it begins anew.
+    expect(await ask5(100_000)).toEqual([true, true]);
+    down = false;
+    expect(await isNotNow(106_000)).toBe('answered');
+    down = true;
+    expect(await ask5(110_000)).toEqual([true, true]);
   });
 });
