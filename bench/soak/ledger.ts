@@ -58,7 +58,8 @@ export async function balance(db: Pick<TestDatabase, 'sql'>): Promise<Balance> {
     HAVING count(outcome) <> 1 OR NOT bool_and(outcome = ANY (ends))
     UNION ALL
     SELECT format('%s: nobody asked for it, and it is %s', e.target, e.outcome) FROM ended e
-     WHERE NOT EXISTS (SELECT FROM soak.intent i WHERE i.id = e.id OR (i.id IS NULL AND i.target = e.target))`);
+     WHERE NOT EXISTS (SELECT FROM soak.intent i WHERE i.id = e.id)
+       AND NOT EXISTS (SELECT FROM soak.intent i WHERE i.id IS NULL AND i.target = e.target)`);
   const ends = await db.sql<{ outcome: string; n: number }>(
     `WITH ${ENDED} SELECT outcome, count(*)::int AS n FROM ended GROUP BY 1 ORDER BY 2 DESC`,
   );

@@ -2,7 +2,7 @@
  * Removes parent directories that a deletion has left empty. By rmdir(2) alone, which refuses what is not empty:
  * nothing is ever looked at and then removed. Uploaders must make their directories again when they find them gone.
  */
-import { type Context, Stopped, StorageError } from '../contract.ts';
+import { type Context, resultOf, Stopped, StorageError } from '../contract.ts';
 import type { Folder } from './folders.ts';
 import type { Job } from './job.ts';
 import { SinglesMemory } from './memory.ts';
@@ -16,7 +16,10 @@ interface Candidate {
   readonly jobs: Job[];
 }
 
-/** A failure to prune does not fail the cleanup, whose file is gone: it is noted. */
+/**
+ * A failure to prune does not fail the cleanup, whose file is gone: it is noted. But where the disk itself is away, the next run will find the file
+ * absent, and prune.
+ */
 export async function pruneParents(
   jobs: readonly Job[],
   place: Place,
@@ -75,12 +78,22 @@ function noteThrown(job: Job, error: unknown): void {
     // The next run finds the file absent, and prunes.
     job.result = { ...result, outcome: 'yielded' };
   } else {
-    note(job, { message: error instanceof StorageError ? error.message : String(error) });
+    const { kind, message } =
+      error instanceof StorageError ? error : { kind: undefined, message: String(error) };
+    note(job, { kind, message });
   }
 }
 
-function note(job: Job, { message }: Pick<Failure, 'message'>): void {
+function note(
+  job: Job,
+  { kind, message }: { readonly kind: Failure['kind'] | undefined; readonly message: string },
+): void {
   const { result } = job;
   if (result?.outcome !== 'deleted' && result?.outcome !== 'absent') return;
+  if (kind === 'wrong_root' || kind === 'unavailable') {
+    const { objects, bytes } = result;
+    job.result = resultOf(new StorageError(kind, message), { objects, bytes });
+    return;
+  }
   job.result = { ...result, note: `empty parent directories were left: ${message}` };
 }

@@ -1,4 +1,4 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, rename, rm } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Disk, run, succeeds } from './disk.ts';
 
@@ -76,6 +76,21 @@ describe.each(modes)('pruning of parents (pinned: %s)', pinned => {
     context.stopAfter(2);
     const first = await disk.delete('a/b/file', { pruneParents: 2 }, context);
     expect(first).toMatchObject({ outcome: 'yielded', objects: 1 });
+    expect(await disk.delete('a/b/file', { pruneParents: 2 })).toMatchObject({ outcome: 'absent' });
+    expect(await disk.list()).toEqual([]);
+  });
+
+  it('that finds another disk, or none, is left to a run that finds the right one', async () => {
+    await disk.write('a/b/file');
+    const context = disk.context();
+    context.beforeCall(async call => {
+      // The file is gone by then.
+      if (call === 2) await rename(disk.path, `${disk.path}-away`);
+    });
+    const result = await disk.delete('a/b/file', { pruneParents: 2 }, context);
+    expect(result).toMatchObject({ outcome: 'wrong_root', objects: 1 });
+    await rename(`${disk.path}-away`, disk.path);
+    expect(await disk.list()).toEqual(['a', 'a/b']);
     expect(await disk.delete('a/b/file', { pruneParents: 2 })).toMatchObject({ outcome: 'absent' });
     expect(await disk.list()).toEqual([]);
   });
