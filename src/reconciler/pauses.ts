@@ -39,7 +39,12 @@ export class Pauses {
 
   constructor(options: PausesOptions) {
     this.#options = options;
-    this.#roots = new RootWatch({ ...options, timeout: options.storageTimeout });
+    const { store, events, storageTimeout } = options;
+    this.#roots = new RootWatch({
+      ...options,
+      timeout: storageTimeout,
+      onTrouble: (doing, error) => events.emit('trouble', { doing: `${doing} of ${store}`, error }),
+    });
   }
 
   /** What may be claimed and started now; `probe`: one row, if nothing is in hand. */

@@ -15,6 +15,8 @@ export interface RootWatchOptions {
   readonly worker: string;
   /** Longest that reading an identity may take, in ms. */
   readonly timeout: number;
+  /** The database could not be asked: that says nothing of the roots. */
+  readonly onTrouble: (doing: string, error: unknown) => void;
 }
 
 /** How often a root that is not the right one is looked at again, in ms. */
@@ -88,6 +90,7 @@ export class RootWatch {
     } catch (error) {
       this.#problem = messageOf(error);
       this.#unknown = isAway(error);
+      if (this.#unknown) this.#options.onTrouble('reading what is recorded of the roots', error);
     } finally {
       this.#postpone();
     }

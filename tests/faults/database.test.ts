@@ -12,13 +12,19 @@ import { fakeHandler } from '../support/fake-handler.ts';
 import { startPostgres } from '../support/postgres.ts';
 import { countEvents, nextEvent, testReconciler, until, untilReady } from '../support/reconciler.ts';
 
+/** A server of its own, to be broken, with the schema in it. */
+async function startServer(options: Parameters<typeof startPostgres>[0] = {}) {
+  const server = await startPostgres(options);
+  onTestFinished(() => server.destroy());
+  await migrate(server.url());
+  const db = openTestDatabase(server.url(), 'postgres');
+  onTestFinished(() => db.close());
+  return { server, db };
+}
+
 describe('the server', () => {
   it.each(['fast', 'immediate'] as const)('is restarted (%s) in the middle of a burst', async mode => {
-    const server = await startPostgres({ fsync: 'on' });
-    onTestFinished(() => server.destroy());
-    await migrate(server.url());
-    const db = openTestDatabase(server.url(), 'postgres');
-    onTestFinished(() => db.close());
+    const { server, db } = await startServer({ fsync: 'on' });
     const burst = createBurst(db);
     const reconciler = testReconciler({
       databaseUrl: server.url(),
@@ -42,11 +48,7 @@ describe('the server', () => {
   ])(
     'is restarted while claimed rows wait their turn, which comes when it %s: none is blocked for it',
     async (_, back) => {
-      const server = await startPostgres();
-      onTestFinished(() => server.destroy());
-      await migrate(server.url());
-      const db = openTestDatabase(server.url(), 'postgres');
-      onTestFinished(() => db.close());
+      const { server, db } = await startServer();
       const burst = createBurst(db, { holdAfter: 0 });
       const reconciler = testReconciler({
         databaseUrl: server.url(),
@@ -73,11 +75,7 @@ describe('the server', () => {
   );
 
   it('is restarted under a program that runs a daemon once and again: it compares the roots, and goes on', async () => {
-    const server = await startPostgres();
-    onTestFinished(() => server.destroy());
-    await migrate(server.url());
-    const db = openTestDatabase(server.url(), 'postgres');
-    onTestFinished(() => db.close());
+    const { server, db } = await startServer();
     const handler: Handler = fakeHandler();
     const identity = randomUUID();
     handler.identify = async () => identity;
@@ -92,11 +90,7 @@ describe('the server', () => {
   });
 
   it('is away for longer than the leases of two daemons with roots of their own: neither buries rows of the other', async () => {
-    const server = await startPostgres();
-    onTestFinished(() => server.destroy());
-    await migrate(server.url());
-    const db = openTestDatabase(server.url(), 'postgres');
-    onTestFinished(() => db.close());
+    const { server, db } = await startServer();
     // From the server's start on, a slow machine must have renewed them within one.
     const lease = 5_000;
     const daemons = ['a', 'b'].map(name => {
@@ -147,11 +141,7 @@ describe('the server', () => {
   it.each(['on', 'off'])(
     'crashes right after it has answered a claim (synchronous_commit %s): what may be deleted by then stays deleted',
     async mode => {
-      const server = await startPostgres({ fsync: 'on' });
-      onTestFinished(() => server.destroy());
-      await migrate(server.url());
-      const db = openTestDatabase(server.url(), 'postgres');
-      onTestFinished(() => db.close());
+      const { server, db } = await startServer({ fsync: 'on' });
       await db.sql('CREATE TABLE uploads (id int PRIMARY KEY)');
       await db.sql("SELECT afterdelete.watch('uploads', 'fake://store/{id}')");
       await db.sql('INSERT INTO uploads VALUES (1)');
@@ -177,11 +167,7 @@ describe('the server', () => {
   );
 
   it('is not there when the daemon stops: it ends all the same, and another takes its rows over', async () => {
-    const server = await startPostgres();
-    onTestFinished(() => server.destroy());
-    await migrate(server.url());
-    const db = openTestDatabase(server.url(), 'postgres');
-    onTestFinished(() => db.close());
+    const { server, db } = await startServer();
     const burst = createBurst(db);
     const hanging = fakeHandler(() => new Promise(() => {}));
     const leaving = testReconciler({

@@ -36,8 +36,8 @@ export function refusal(cleanup: Cleanup, host: string | undefined): StorageErro
     return refuse("has a segment that no path may have: expected none that is empty, '.' or '..'");
   }
   // Where names are compared without regard to case, this is the mark too.
-  if (namesBelow(target, root)[0]?.toLowerCase() === ROOT_SENTINEL)
-    return refuse(`is the mark of the root ${root}`);
+  const [first] = target.text.slice(root.length).split('/', 1);
+  if (first?.toLowerCase() === ROOT_SENTINEL) return refuse(`is the mark of the root ${root}`);
   return undefined;
 }
 
