@@ -1,20 +1,18 @@
 /**
- * On a real server, versitygw, beside others: `npm run bench:s3:real -- [rows] [objects] [rounds] [memory|disk] [prefetch]`.
+ * On a real server beside others: `npm run bench:s3:real -- [rows] [objects] [rounds] [memory|disk] [versitygw|minio] [prefetch]`.
  * Rows of single objects against a bare loop of DeleteObjects; a prefix against `s5cmd rm` and, where it is installed,
- * `rclone delete`. Needs Go to build the server and s5cmd. The objects are files below the server's directory, made by us:
- * putting them takes longer than deleting. BENCH_NODE_FLAGS, e.g. `--cpu-prof`, go to the daemon's Node.
+ * `rclone delete`. Needs Go to build the server and s5cmd. BENCH_NODE_FLAGS, e.g. `--cpu-prof`, go to the daemon's Node.
  */
 import { type ChildProcess, execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { CreateBucketCommand, DeleteObjectsCommand, S3Client } from '@aws-sdk/client-s3';
 import pLimit from 'p-limit';
 import { builtProgram, hasGo } from '../tests/s3-servers/build.ts';
-import { type StartedServer, startRealServer } from '../tests/s3-servers/start.ts';
+import { SERVERS, type ServerName, startRealServer } from '../tests/s3-servers/start.ts';
 import { quickPlace } from '../tests/support/memory.ts';
 import { judge } from './contestants/race.ts';
 import { drain, end, start } from './s3/drain.ts';
+import { BYTES, keyInSql, keysBelow, objectsOf } from './s3/objects.ts';
 import { cpuSeconds, machine, median, onStage, type Stage } from './stage.ts';
 
 const ROWS = Number(process.argv[2] ?? 20_000);
@@ -22,35 +20,18 @@ const OBJECTS = Number(process.argv[3] ?? 100_000);
 const ROUNDS = Number(process.argv[4] ?? 5);
 /** `disk`: the server keeps its objects on the disk of the system's temporary directory, as servers do; else in memory. */
 const ON_DISK = process.argv[5] === 'disk';
+const SERVER = (process.argv[6] ?? 'versitygw') as ServerName;
 /** Rows in hand; default: the daemon's own, which is 4 requests of 1,000. */
-const PREFETCH = process.argv[6];
+const PREFETCH = process.argv[7];
 const BUCKET = 'bench';
 /** Storage calls in flight, of the daemon and of the loop. */
 const CONCURRENCY = 16;
-const BYTES = 100;
-const IN_A_FOLDER = 1_000;
 
+if (!SERVERS.includes(SERVER))
+  throw new Error(`server: expected one of ${SERVERS.join(', ')}, got ${SERVER}`);
 if (!hasGo()) {
   console.log('bench:s3:real: skipped, because there is no Go toolchain to build a server with');
   process.exit(0);
-}
-
-function fill(server: StartedServer, prefix: string, objects: number): string[] {
-  const content = Buffer.alloc(BYTES, 'x');
-  const keys = Array.from({ length: objects }, (_, n) => `${prefix}${Math.floor(n / IN_A_FOLDER)}/${n}`);
-  for (const [n, key] of keys.entries()) {
-    const path = join(server.data, BUCKET, key);
-    if (n % IN_A_FOLDER === 0) mkdirSync(join(path, '..'), { recursive: true });
-    writeFileSync(path, content);
-  }
-  execFileSync('sync');
-  return keys;
-}
-
-function assertEmpty(server: StartedServer, who: string): void {
-  const left = readdirSync(join(server.data, BUCKET), { recursive: true, withFileTypes: true });
-  const files = left.filter(entry => entry.isFile()).length;
-  if (files > 0) throw new Error(`${who} left ${files} objects`);
 }
 
 async function timed(work: () => unknown): Promise<number> {
@@ -60,7 +41,7 @@ async function timed(work: () => unknown): Promise<number> {
 }
 
 // By default in memory where that is possible: on a disk, making the objects takes longer than all that is measured.
-const server = await startRealServer('versitygw', ON_DISK ? tmpdir() : quickPlace());
+const server = await startRealServer(SERVER, ON_DISK ? tmpdir() : quickPlace());
 const env = {
   AWS_ENDPOINT_URL_S3: server.endpoint,
   AWS_ACCESS_KEY_ID: server.accessKeyId,
@@ -69,6 +50,12 @@ const env = {
 };
 const { endpoint, region, ...credentials } = server;
 const client = new S3Client({ endpoint, region, forcePathStyle: true, credentials });
+const objects = objectsOf(server, client, BUCKET);
+
+async function assertEmpty(who: string): Promise<void> {
+  const left = await objects.left();
+  if (left > 0) throw new Error(`${who} left ${left} objects`);
+}
 
 /** 1,000 keys a request, as many requests at the same time as the daemon may have. */
 async function bareLoop(keys: readonly string[]): Promise<void> {
@@ -103,14 +90,15 @@ async function rows(stage: Stage, daemon: ChildProcess): Promise<void> {
     server: of(() => cpuSeconds(server.pid)),
   };
   for (let round = 1; round <= ROUNDS; round++) {
-    const keys = fill(server, 'r/', ROWS);
+    const keys = keysBelow('r/', ROWS);
+    await objects.make(keys);
     const looped = await spending(theirs, () => timed(() => bareLoop(keys)));
     rates.loop.push(ROWS / looped);
-    assertEmpty(server, 'the loop');
-    fill(server, 'r/', ROWS);
-    const target = `'s3://${BUCKET}/r/' || (i - 1) / ${IN_A_FOLDER} || '/' || i - 1`;
+    await assertEmpty('the loop');
+    await objects.make(keys);
+    const target = keyInSql(`s3://${BUCKET}/r/`);
     const { seconds, odd } = await spending(own, () => drain(stage, target, ROWS));
-    assertEmpty(server, 'the daemon');
+    await assertEmpty('the daemon');
     if (odd > 0) throw new Error(`${odd} rows ended oddly`);
     rates.ours.push(ROWS / seconds);
     const [our = 0, their = 0] = [rates.ours.at(-1), rates.loop.at(-1)];
@@ -152,13 +140,13 @@ async function prefix(stage: Stage): Promise<void> {
   const note = (who: string, took: number) => seconds.set(who, [...(seconds.get(who) ?? []), took]);
   for (let round = 1; round <= ROUNDS; round++) {
     for (const [who, tool] of Object.entries(tools)) {
-      fill(server, 'p/', OBJECTS);
+      await objects.make(keysBelow('p/', OBJECTS));
       note(who, await timed(tool));
-      assertEmpty(server, who);
+      await assertEmpty(who);
     }
-    fill(server, 'p/', OBJECTS);
+    await objects.make(keysBelow('p/', OBJECTS));
     const drained = await drain(stage, `'s3://${BUCKET}/p/'`, 1);
-    assertEmpty(server, 'the daemon');
+    await assertEmpty('the daemon');
     if (drained.objects !== OBJECTS || drained.bytes !== BYTES * OBJECTS) {
       throw new Error(`${drained.objects} objects and ${drained.bytes} bytes counted`);
     }
@@ -189,4 +177,4 @@ try {
 } finally {
   await server.stop();
 }
-console.log(`${ROUNDS} rounds, objects ${ON_DISK ? 'on disk' : 'in memory'}; ${machine()}`);
+console.log(`${ROUNDS} rounds, ${SERVER}, objects ${ON_DISK ? 'on disk' : 'in memory'}; ${machine()}`);
