@@ -23,9 +23,10 @@ export async function drain(stage: Stage, target: string, rows: number): Promise
   );
   const begun = performance.now();
   for (;;) {
-    // Counting them all each time would be work that is measured with the rest.
+    // By the index: a look at the table would pass all that are gone already, and be measured with the rest.
     const [left] = await db.sql(
-      'SELECT EXISTS (SELECT FROM afterdelete.running_file_cleanup) OR EXISTS (SELECT FROM afterdelete.pending_file_cleanup) AS some',
+      `SELECT (SELECT max(id) FROM afterdelete.running_file_cleanup) IS NOT NULL
+           OR (SELECT max(id) FROM afterdelete.pending_file_cleanup) IS NOT NULL AS some`,
     );
     if (left?.some === false) break;
     await sleep(CHECK);
