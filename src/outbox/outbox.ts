@@ -5,7 +5,7 @@ import {
   byAge,
   bytes,
   type ClaimedRow,
-  claimedRow,
+  claimedRows,
   claims,
   ids,
   objects,
@@ -132,16 +132,13 @@ export class Outbox {
     floors: ReadonlyMap<string, number> = new Map(),
   ): Promise<Claimed> {
     const stores = [...rooms.keys()];
-    const { rows } = await sql<RawClaim>`
-      SELECT * FROM afterdelete.claim(${worker}, ${stores}::text[], ${[...rooms.values()]}::int[], ${others}::text[],
-        ${stores.map(store => floors.get(store) ?? null)}::bigint[])`.execute(this.#db);
-    const claimed: ClaimedRow[] = [];
-    const paused = new Set<string>();
-    for (const row of rows) {
-      if (row.id === null) paused.add(row.target);
-      else claimed.push(claimedRow(row.id, row));
-    }
-    return { rows: claimed.sort(byAge), paused };
+    const { rows } = await sql<RawClaim & { paused: string[] | null }>`
+      SELECT claim, moment, ids::text, targets, due_at::text, again::text, first_due_at::text, prune_parents::text, attempt::text,
+             lost::text, objects_deleted::text, bytes_freed::text, paused
+        FROM afterdelete.claim(${worker}, ${stores}::text[], ${[...rooms.values()]}::int[], ${others}::text[],
+          ${stores.map(store => floors.get(store) ?? null)}::bigint[])`.execute(this.#db);
+    const [raw] = rows as [(typeof rows)[0]];
+    return { rows: claimedRows(raw).sort(byAge), paused: new Set(raw.paused) };
   }
 
   /** Sets a mark: what of the past is settled once all transactions of before have ended. */
@@ -157,11 +154,13 @@ export class Outbox {
   /** Claims one row that seems to kill its workers, for a worker that has nothing else in hand. */
   async claimSuspect(worker: string, stores: readonly string[]): Promise<ClaimedRow | undefined> {
     const { rows } = await sql<RawClaim>`
-      SELECT c.id, c.claim, c.target, afterdelete.microseconds(c.claimed_at) AS due_at, c.prune_parents, c.attempt, c.lost, c.objects_deleted,
-             c.bytes_freed, afterdelete.microseconds(c.claimed_at) - afterdelete.microseconds(c.first_due_at) AS waited
+      SELECT c.claim, afterdelete.microseconds(c.claimed_at) AS moment, ARRAY[c.id]::text AS ids, c.target AS targets,
+             ARRAY[afterdelete.microseconds(c.claimed_at)]::text AS due_at, ARRAY[c.id]::text AS again,
+             ARRAY[afterdelete.microseconds(c.first_due_at)]::text AS first_due_at, ARRAY[c.prune_parents]::text AS prune_parents,
+             ARRAY[c.attempt]::text AS attempt, ARRAY[c.lost]::text AS lost, ARRAY[c.objects_deleted]::text AS objects_deleted,
+             ARRAY[c.bytes_freed]::text AS bytes_freed
         FROM afterdelete.claim_suspect(${worker}, ${stores}::text[]) c`.execute(this.#db);
-    const [row] = rows;
-    return row?.id ? claimedRow(row.id, row) : undefined;
+    return rows.flatMap(claimedRows)[0];
   }
 
   /**

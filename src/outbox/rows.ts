@@ -51,38 +51,84 @@ export type Settlement =
 /** The server that gave the number of a claim or a worker: `afterdelete.unrepeated()`. */
 export const serverOf = (number: string) => Number(BigInt(number) >> 32n);
 
-const optional = (value: string | null) => (value === null ? null : Number(value));
-
-/** Of what `afterdelete.claim()` answers, a column is null where the row is as it was written. */
+/**
+ * What `afterdelete.claim()` answers: a column of all its rows in one text, as PostgreSQL writes arrays. Null: there are none.
+ * Times are in microseconds since 1970.
+ */
 export interface RawClaim {
-  /** Null: the store `target` is paused, and was not looked at. */
-  readonly id: string | null;
   readonly claim: string;
-  readonly target: string;
-  readonly due_at: string;
-  readonly waited: string;
-  readonly prune_parents: number | null;
-  readonly attempt: number | null;
-  readonly lost: number | null;
+  /** When it was claimed. */
+  readonly moment: string;
+  readonly ids: string | null;
+  /** A line each. */
+  readonly targets: string | null;
+  readonly due_at: string | null;
+  /** The ids of those that are not as they were written, or that prune; what follows is of these. */
+  readonly again: string | null;
+  readonly first_due_at: string | null;
+  readonly prune_parents: string | null;
+  readonly attempt: string | null;
+  readonly lost: string | null;
   readonly objects_deleted: string | null;
   readonly bytes_freed: string | null;
 }
 
-export function claimedRow(id: string, row: RawClaim): ClaimedRow {
-  return {
-    id,
-    claim: row.claim,
-    target: row.target,
-    store: storeOf(row.target),
-    pruneParents: row.prune_parents ?? 0,
-    attempt: row.attempt ?? 0,
-    lost: row.lost ?? 0,
-    objects: optional(row.objects_deleted),
-    bytes: optional(row.bytes_freed),
-    waited: Number(row.waited) / 1_000,
-    claimedAt: performance.now(),
-    dueAt: Number(row.due_at),
-  };
+/** The elements of an array of numbers, as PostgreSQL writes it. */
+const elements = (array: string | null) => array?.slice(1, -1).split(',') ?? [];
+const optional = (element: string) => (element === 'NULL' ? null : Number(element));
+
+const AS_WRITTEN = { pruneParents: 0, attempt: 0, lost: 0, objects: null, bytes: null };
+
+export function claimedRows(raw: RawClaim): ClaimedRow[] {
+  const { claim } = raw;
+  const moment = Number(raw.moment);
+  const claimedAt = performance.now();
+  const due = elements(raw.due_at);
+  const targets = raw.targets?.split('\n') ?? [];
+  const before = statesBefore(raw);
+  return elements(raw.ids).map((id, i): ClaimedRow => {
+    const target = targets[i] as string;
+    const dueAt = Number(due[i]);
+    const { firstDueAt, pruneParents, attempt, lost, objects, bytes } = before.get(id) ?? {
+      ...AS_WRITTEN,
+      firstDueAt: dueAt,
+    };
+    const waited = (moment - firstDueAt) / 1_000;
+    const store = storeOf(target);
+    return {
+      id,
+      claim,
+      target,
+      store,
+      pruneParents,
+      attempt,
+      lost,
+      objects,
+      bytes,
+      waited,
+      claimedAt,
+      dueAt,
+    };
+  });
+}
+
+/** What has become of rows before they were claimed, by id. */
+function statesBefore(raw: RawClaim) {
+  const firstDueAt = elements(raw.first_due_at);
+  const pruneParents = elements(raw.prune_parents);
+  const attempt = elements(raw.attempt);
+  const lost = elements(raw.lost);
+  const objects = elements(raw.objects_deleted);
+  const bytes = elements(raw.bytes_freed);
+  const stateOf = (i: number) => ({
+    firstDueAt: Number(firstDueAt[i]),
+    pruneParents: Number(pruneParents[i]),
+    attempt: Number(attempt[i]),
+    lost: Number(lost[i]),
+    objects: optional(objects[i] as string),
+    bytes: optional(bytes[i] as string),
+  });
+  return new Map(elements(raw.again).map((id, i) => [id, stateOf(i)]));
 }
 
 /** Due longest first; then in the order in which they were written. */

@@ -111,7 +111,7 @@ export async function claim(
   room = 1000,
   stores: readonly string[] = [STORE],
 ): Promise<Running[]> {
-  const rows = await db.sql<{ id: string }>('SELECT id FROM afterdelete.claim($1, $2, $3)', [
+  const rows = await db.sql<{ id: string }>('SELECT unnest(ids) AS id FROM afterdelete.claim($1, $2, $3)', [
     worker,
     stores,
     stores.map(() => room),
