@@ -89,18 +89,25 @@ async function rows(stage: Stage, daemon: ChildProcess): Promise<void> {
     PostgreSQL: of(() => stage.serverCpu()),
     server: of(() => cpuSeconds(server.pid)),
   };
-  for (let round = 1; round <= ROUNDS; round++) {
-    const keys = keysBelow('r/', ROWS);
-    await objects.make(keys);
-    const looped = await spending(theirs, () => timed(() => bareLoop(keys)));
-    rates.loop.push(ROWS / looped);
+  const keys = keysBelow('r/', ROWS);
+  const target = keyInSql(`s3://${BUCKET}/r/`);
+  const runLoop = async () => {
+    rates.loop.push(ROWS / (await spending(theirs, () => timed(() => bareLoop(keys)))));
     await assertEmpty('the loop');
-    await objects.make(keys);
-    const target = keyInSql(`s3://${BUCKET}/r/`);
+  };
+  const runDaemon = async () => {
     const { seconds, odd } = await spending(own, () => drain(stage, target, ROWS));
     await assertEmpty('the daemon');
     if (odd > 0) throw new Error(`${odd} rows ended oddly`);
     rates.ours.push(ROWS / seconds);
+  };
+  for (let round = 1; round <= ROUNDS; round++) {
+    // Each is first as often as last.
+    const turn = [runLoop, runDaemon];
+    for (const run of round % 2 === 1 ? turn : turn.reverse()) {
+      await objects.make(keys);
+      await run();
+    }
     const [our = 0, their = 0] = [rates.ours.at(-1), rates.loop.at(-1)];
     console.log(
       `round ${round} of ${ROUNDS}: ${Math.round(our)} rows a second, the loop ${Math.round(their)}`,

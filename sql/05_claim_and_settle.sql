@@ -26,20 +26,20 @@ COMMENT ON FUNCTION afterdelete.commit_on_disk() IS 'Has this transaction wait u
 -- and while somebody's old snapshot keeps vacuum from them, each claim from the beginning would have to pass all of them. Which
 -- floors are safe: src/reconciler/floors.ts. paused: the stores that were not looked at, about which nothing may be concluded.
 --
--- The answer is one row, a column of the rows an array: a message a row would cost the daemon several times as much to read. targets
--- has a line each; none has control characters. Most rows have come for the first time: of the others, `again` are the ids, and
--- what has become of them before stands in the columns after it. Times are in microseconds since 1970; date_part(), which gives no numeric, is
--- right to the microsecond until the year 2100.
+-- The answer is one row, a column of the claimed rows an array: a message a row would cost the daemon several times as much to
+-- read. In targets each has a line, because none has control characters. Most rows are plain: never claimed before, and without
+-- parents to prune. uncommon are the ids of the others, and the columns after it are theirs. Times are in microseconds since 1970;
+-- date_part(), which gives no numeric, is right to the microsecond until the year 2100.
 CREATE FUNCTION afterdelete.claim(worker_id bigint, stores text[], rooms integer[], others text[] DEFAULT '{}', floors bigint[] DEFAULT NULL,
-  OUT claim bigint, OUT moment bigint, OUT ids bigint[], OUT targets text, OUT due_at bigint[],
-  OUT again bigint[], OUT first_due_at bigint[], OUT prune_parents smallint[], OUT attempt integer[], OUT lost integer[],
+  OUT claim bigint, OUT claimed_at bigint, OUT ids bigint[], OUT targets text, OUT due_at bigint[],
+  OUT uncommon bigint[], OUT first_due_at bigint[], OUT prune_parents smallint[], OUT attempt integer[], OUT lost integer[],
   OUT objects_deleted bigint[], OUT bytes_freed bigint[], OUT paused text[])
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
-  now timestamptz;
+  moment timestamptz;
   mine text[];
 BEGIN
   -- The lock holds the reaper off until this claim is visible to it.
@@ -49,8 +49,8 @@ BEGIN
   END IF;
   PERFORM afterdelete.commit_on_disk();
   claim := afterdelete.unrepeated();
-  now := clock_timestamp();
-  moment := afterdelete.microseconds(now);
+  moment := clock_timestamp();
+  claimed_at := afterdelete.microseconds(moment);
   WITH asked AS MATERIALIZED (
     SELECT s.store, s.room, coalesce('epoch'::timestamptz + s.floor * interval '1 microsecond', '-infinity') AS floor,
            EXISTS (SELECT FROM afterdelete.store_pause sp WHERE sp.store = s.store) AS paused
@@ -60,7 +60,7 @@ BEGIN
       FROM asked s
      CROSS JOIN LATERAL (
        SELECT p.ctid AS tid FROM afterdelete.pending_file_cleanup p
-        WHERE p.store = s.store AND p.due_at >= s.floor AND p.due_at <= now AND p.lost < 3
+        WHERE p.store = s.store AND p.due_at >= s.floor AND p.due_at <= moment AND p.lost < 3
           AND (others = '{}'
                OR NOT EXISTS (SELECT FROM unnest(others) AS o (root) WHERE starts_with(p.target, o.root))
                OR EXISTS (SELECT FROM unnest(mine) AS m (root) WHERE starts_with(p.target, m.root) AND p.target <> m.root
@@ -72,25 +72,28 @@ BEGIN
     DELETE FROM afterdelete.pending_file_cleanup p WHERE p.ctid = ANY (ARRAY(SELECT picked.tid FROM picked))
     RETURNING p.id, p.target, p.store, p.prune_parents, p.source, p.actor, p.attempt, p.lost, p.last_error, p.created_at, p.first_due_at, p.due_at,
               p.objects_deleted, p.bytes_freed,
-              p.prune_parents > 0 OR p.first_due_at IS NOT NULL OR p.attempt > 0 OR p.lost > 0 OR num_nonnulls(p.objects_deleted, p.bytes_freed) > 0 AS again
+              p.prune_parents > 0 OR p.attempt > 0 OR p.lost > 0 OR num_nonnulls(p.first_due_at, p.objects_deleted, p.bytes_freed) > 0 AS uncommon
   ), moved AS (
     INSERT INTO afterdelete.running_file_cleanup (id, claim, worker, claimed_at, target, store, prune_parents, source, actor,
            attempt, lost, last_error, created_at, first_due_at, objects_deleted, bytes_freed)
-    SELECT t.id, claim.claim, worker_id, now, t.target, t.store, t.prune_parents, t.source, t.actor,
+    SELECT t.id, claim, worker_id, moment, t.target, t.store, t.prune_parents, t.source, t.actor,
            t.attempt, t.lost, t.last_error, t.created_at, coalesce(t.first_due_at, t.due_at), t.objects_deleted, t.bytes_freed
       FROM taken t
   )
   SELECT array_agg(t.id), string_agg(t.target, E'\n'), array_agg(afterdelete.microseconds(t.due_at)),
-         array_agg(t.id) FILTER (WHERE t.again), array_agg(afterdelete.microseconds(coalesce(t.first_due_at, t.due_at))) FILTER (WHERE t.again),
-         array_agg(t.prune_parents) FILTER (WHERE t.again), array_agg(t.attempt) FILTER (WHERE t.again), array_agg(t.lost) FILTER (WHERE t.again),
-         array_agg(t.objects_deleted) FILTER (WHERE t.again), array_agg(t.bytes_freed) FILTER (WHERE t.again),
+         array_agg(t.id) FILTER (WHERE t.uncommon),
+         array_agg(afterdelete.microseconds(coalesce(t.first_due_at, t.due_at))) FILTER (WHERE t.uncommon),
+         array_agg(t.prune_parents) FILTER (WHERE t.uncommon), array_agg(t.attempt) FILTER (WHERE t.uncommon),
+         array_agg(t.lost) FILTER (WHERE t.uncommon), array_agg(t.objects_deleted) FILTER (WHERE t.uncommon),
+         array_agg(t.bytes_freed) FILTER (WHERE t.uncommon),
          (SELECT array_agg(a.store) FROM asked a WHERE a.paused)
-    INTO ids, targets, due_at, again, first_due_at, prune_parents, attempt, lost, objects_deleted, bytes_freed, paused
+    INTO ids, targets, due_at, uncommon, first_due_at, prune_parents, attempt, lost, objects_deleted, bytes_freed, paused
     FROM taken t;
 END
 $$;
 COMMENT ON FUNCTION afterdelete.claim(bigint, text[], integer[], text[], bigint[]) IS
-  'Moves due rows to running, at most rooms[i] of stores[i], due from floors[i] on, except those inside the roots of others. Raises AD001 when the worker has lost its lease.';
+  'Moves due rows to running, at most rooms[i] of stores[i], due from floors[i] on, except those inside the roots of others. One row that '
+  'tells of all; its arrays are NULL when nothing was due. Raises AD001 when the worker has lost its lease.';
 
 -- In this order: whoever has its transaction id before the moment has a smaller one than ours. Once all smaller ones have ended,
 -- no row can appear any more that was due before that moment, because a row's time is taken after its transaction has an id.

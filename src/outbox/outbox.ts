@@ -11,9 +11,11 @@ import {
   objects,
   plain,
   type RawClaim,
+  type RawSuspect,
   type Settled,
   type Settlement,
   storable,
+  suspectRow,
   texts,
 } from './rows.ts';
 import type { Backlog } from './schema.ts';
@@ -133,11 +135,11 @@ export class Outbox {
   ): Promise<Claimed> {
     const stores = [...rooms.keys()];
     const { rows } = await sql<RawClaim & { paused: string[] | null }>`
-      SELECT claim, moment, ids::text, targets, due_at::text, again::text, first_due_at::text, prune_parents::text, attempt::text,
+      SELECT claim, claimed_at, ids::text, targets, due_at::text, uncommon::text, first_due_at::text, prune_parents::text, attempt::text,
              lost::text, objects_deleted::text, bytes_freed::text, paused
         FROM afterdelete.claim(${worker}, ${stores}::text[], ${[...rooms.values()]}::int[], ${others}::text[],
           ${stores.map(store => floors.get(store) ?? null)}::bigint[])`.execute(this.#db);
-    const [raw] = rows as [(typeof rows)[0]];
+    const raw = rows[0] as (typeof rows)[0];
     return { rows: claimedRows(raw).sort(byAge), paused: new Set(raw.paused) };
   }
 
@@ -153,14 +155,11 @@ export class Outbox {
 
   /** Claims one row that seems to kill its workers, for a worker that has nothing else in hand. */
   async claimSuspect(worker: string, stores: readonly string[]): Promise<ClaimedRow | undefined> {
-    const { rows } = await sql<RawClaim>`
-      SELECT c.claim, afterdelete.microseconds(c.claimed_at) AS moment, ARRAY[c.id]::text AS ids, c.target AS targets,
-             ARRAY[afterdelete.microseconds(c.claimed_at)]::text AS due_at, ARRAY[c.id]::text AS again,
-             ARRAY[afterdelete.microseconds(c.first_due_at)]::text AS first_due_at, ARRAY[c.prune_parents]::text AS prune_parents,
-             ARRAY[c.attempt]::text AS attempt, ARRAY[c.lost]::text AS lost, ARRAY[c.objects_deleted]::text AS objects_deleted,
-             ARRAY[c.bytes_freed]::text AS bytes_freed
+    const { rows } = await sql<RawSuspect>`
+      SELECT c.id, c.claim, c.target, afterdelete.microseconds(c.claimed_at) AS claimed_at,
+             afterdelete.microseconds(c.first_due_at) AS first_due_at, c.prune_parents, c.attempt, c.lost, c.objects_deleted, c.bytes_freed
         FROM afterdelete.claim_suspect(${worker}, ${stores}::text[]) c`.execute(this.#db);
-    return rows.flatMap(claimedRows)[0];
+    return rows.map(suspectRow)[0];
   }
 
   /**

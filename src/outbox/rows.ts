@@ -52,19 +52,18 @@ export type Settlement =
 export const serverOf = (number: string) => Number(BigInt(number) >> 32n);
 
 /**
- * What `afterdelete.claim()` answers: a column of all its rows in one text, as PostgreSQL writes arrays. Null: there are none.
- * Times are in microseconds since 1970.
+ * What `afterdelete.claim()` answers: a column of all its rows in one text, as PostgreSQL writes arrays, which is a fraction of the
+ * work that pg's parsers make of it. Null, never empty: there are none. Times are in microseconds since 1970.
  */
 export interface RawClaim {
   readonly claim: string;
-  /** When it was claimed. */
-  readonly moment: string;
+  readonly claimed_at: string;
   readonly ids: string | null;
   /** A line each. */
   readonly targets: string | null;
   readonly due_at: string | null;
-  /** The ids of those that are not as they were written, or that prune; what follows is of these. */
-  readonly again: string | null;
+  /** The ids of those that have been claimed before, or prune; what follows is of these. */
+  readonly uncommon: string | null;
   readonly first_due_at: string | null;
   readonly prune_parents: string | null;
   readonly attempt: string | null;
@@ -73,62 +72,96 @@ export interface RawClaim {
   readonly bytes_freed: string | null;
 }
 
-/** The elements of an array of numbers, as PostgreSQL writes it. */
+/** What `afterdelete.claim_suspect()` answers; times in microseconds since 1970. */
+export interface RawSuspect {
+  readonly id: string;
+  readonly claim: string;
+  readonly claimed_at: string;
+  readonly target: string;
+  readonly first_due_at: string;
+  readonly prune_parents: number;
+  readonly attempt: number;
+  readonly lost: number;
+  readonly objects_deleted: string | null;
+  readonly bytes_freed: string | null;
+}
+
+/** What is the same for all rows that come at once. */
+interface Coming extends Pick<ClaimedRow, 'claim' | 'claimedAt'> {
+  /** When they were claimed, in microseconds since 1970. */
+  readonly moment: number;
+}
+
+/** What is not told of a plain row. */
+interface State extends Pick<ClaimedRow, 'pruneParents' | 'attempt' | 'lost' | 'objects' | 'bytes'> {
+  /** In microseconds since 1970; undefined: when it was due this time. */
+  readonly firstDueAt: number | undefined;
+}
+
+const PLAIN: State = {
+  firstDueAt: undefined,
+  pruneParents: 0,
+  attempt: 0,
+  lost: 0,
+  objects: null,
+  bytes: null,
+};
+
 const elements = (array: string | null) => array?.slice(1, -1).split(',') ?? [];
-const optional = (element: string) => (element === 'NULL' ? null : Number(element));
+const optional = (value: string | null | undefined) =>
+  value == null || value === 'NULL' ? null : Number(value);
 
-const AS_WRITTEN = { pruneParents: 0, attempt: 0, lost: 0, objects: null, bytes: null };
-
+/** @throws an error when there are not as many targets as rows: then none of them can be told to be whose. */
 export function claimedRows(raw: RawClaim): ClaimedRow[] {
-  const { claim } = raw;
-  const moment = Number(raw.moment);
-  const claimedAt = performance.now();
-  const due = elements(raw.due_at);
+  const coming = { claim: raw.claim, moment: Number(raw.claimed_at), claimedAt: performance.now() };
+  const ids = elements(raw.ids);
   const targets = raw.targets?.split('\n') ?? [];
-  const before = statesBefore(raw);
-  return elements(raw.ids).map((id, i): ClaimedRow => {
-    const target = targets[i] as string;
-    const dueAt = Number(due[i]);
-    const { firstDueAt, pruneParents, attempt, lost, objects, bytes } = before.get(id) ?? {
-      ...AS_WRITTEN,
-      firstDueAt: dueAt,
-    };
-    const waited = (moment - firstDueAt) / 1_000;
-    const store = storeOf(target);
-    return {
-      id,
-      claim,
-      target,
-      store,
-      pruneParents,
-      attempt,
-      lost,
-      objects,
-      bytes,
-      waited,
-      claimedAt,
-      dueAt,
-    };
+  if (targets.length !== ids.length)
+    throw new Error(
+      `claim ${raw.claim}: ${targets.length} targets for ${ids.length} rows: has one of them a line break, which the domain afterdelete.target forbids?`,
+    );
+  const dueAt = elements(raw.due_at);
+  const states = statesOf(raw);
+  return ids.map((id, i) => claimedRow(coming, id, targets[i] as string, Number(dueAt[i]), states.get(id)));
+}
+
+export function suspectRow(raw: RawSuspect): ClaimedRow {
+  const moment = Number(raw.claimed_at);
+  return claimedRow({ claim: raw.claim, moment, claimedAt: performance.now() }, raw.id, raw.target, moment, {
+    firstDueAt: Number(raw.first_due_at),
+    pruneParents: raw.prune_parents,
+    attempt: raw.attempt,
+    lost: raw.lost,
+    objects: optional(raw.objects_deleted),
+    bytes: optional(raw.bytes_freed),
   });
 }
 
-/** What has become of rows before they were claimed, by id. */
-function statesBefore(raw: RawClaim) {
+function claimedRow(coming: Coming, id: string, target: string, dueAt: number, state = PLAIN): ClaimedRow {
+  const { claim, moment, claimedAt } = coming;
+  const { firstDueAt = dueAt, pruneParents, attempt, lost, objects, bytes } = state;
+  const waited = (moment - firstDueAt) / 1_000;
+  const store = storeOf(target);
+  return { id, claim, target, store, pruneParents, attempt, lost, objects, bytes, waited, claimedAt, dueAt };
+}
+
+/** The states of the rows that are not plain, by id. */
+function statesOf(raw: RawClaim): Map<string, State> {
   const firstDueAt = elements(raw.first_due_at);
   const pruneParents = elements(raw.prune_parents);
   const attempt = elements(raw.attempt);
   const lost = elements(raw.lost);
   const objects = elements(raw.objects_deleted);
   const bytes = elements(raw.bytes_freed);
-  const stateOf = (i: number) => ({
+  const stateOf = (i: number): State => ({
     firstDueAt: Number(firstDueAt[i]),
     pruneParents: Number(pruneParents[i]),
     attempt: Number(attempt[i]),
     lost: Number(lost[i]),
-    objects: optional(objects[i] as string),
-    bytes: optional(bytes[i] as string),
+    objects: optional(objects[i]),
+    bytes: optional(bytes[i]),
   });
-  return new Map(elements(raw.again).map((id, i) => [id, stateOf(i)]));
+  return new Map(elements(raw.uncommon).map((id, i) => [id, stateOf(i)]));
 }
 
 /** Due longest first; then in the order in which they were written. */

@@ -18,7 +18,7 @@ import {
 
 const db = fileDatabase();
 const OTHER = 's3://other';
-/** Of what claim() answers. */
+/** The targets that claim() answers with, a row each; FROM follows. */
 const TARGETS = "SELECT unnest(string_to_array(targets, E'\\n')) AS target";
 
 /** The targets that a worker gets beside others with such roots. */

@@ -65,6 +65,96 @@ describe('Outbox', () => {
     expect(rows[0]?.waited).toBeLessThan(600_000);
   });
 
+  it('tells of each row in a claim what has become of it before, in whatever company', async () => {
+    const { outbox } = openOutbox(db.url);
+    const worker = await register(outbox, [STORE, 'file://']);
+    // Due in the order in which they stand here, a minute apart; all claimed an hour before the first was due.
+    const states = {
+      'fake://store/plain': {},
+      'file:///prunes': { prune_parents: 7 },
+      'fake://store/handed-back': { first_due_at: true },
+      'fake://store/tried': { first_due_at: true, attempt: 3 },
+      'file:///plain': {},
+      'fake://store/lost': { lost: 2 },
+      'fake://store/objects': { objects_deleted: 5 },
+      'fake://store/bytes': { bytes_freed: 6 },
+    };
+    for (const [i, [target, state]] of Object.entries(states).entries())
+      await db.sql(
+        `INSERT INTO afterdelete.pending_file_cleanup
+           (target, created_at, run_at, first_due_at, prune_parents, attempt, lost, objects_deleted, bytes_freed)
+         SELECT $1, moment, moment, CASE WHEN s.first_due_at THEN timestamptz '2026-01-01 00:00Z' END, coalesce(s.prune_parents, 0),
+                coalesce(s.attempt, 0), coalesce(s.lost, 0), s.objects_deleted, s.bytes_freed
+           FROM (SELECT timestamptz '2026-01-01 01:00Z' + $2 * interval '1 minute') AS m (moment),
+                jsonb_to_record($3) AS s (first_due_at boolean, prune_parents smallint, attempt integer, lost integer, objects_deleted bigint, bytes_freed bigint)`,
+        [target, i, JSON.stringify(state)],
+      );
+    const { rows, paused } = await outbox.claim(worker, new Map([...rooms(100), ['file://', 100]]));
+    expect([...paused]).toEqual([]);
+    const plain = { pruneParents: 0, attempt: 0, lost: 0, objects: null, bytes: null };
+    const minute = 60_000;
+    const due = (i: number) => Date.UTC(2026, 0, 1, 1, i);
+    // How long each has waited, beside the first.
+    const waited = (row: ClaimedRow) => Math.round((row.waited - (rows[0] as ClaimedRow).waited) / minute);
+    expect(rows.map(row => ({ ...row, waited: waited(row), dueAt: row.dueAt / 1_000 }))).toMatchObject([
+      { ...plain, target: 'fake://store/handed-back', waited: 0, dueAt: due(2) },
+      { ...plain, target: 'fake://store/tried', waited: 0, dueAt: due(3), attempt: 3 },
+      { ...plain, target: 'fake://store/plain', waited: -60, dueAt: due(0) },
+      { ...plain, target: 'file:///prunes', store: 'file://', waited: -61, dueAt: due(1), pruneParents: 7 },
+      { ...plain, target: 'file:///plain', store: 'file://', waited: -64, dueAt: due(4) },
+      { ...plain, target: 'fake://store/lost', waited: -65, dueAt: due(5), lost: 2 },
+      { ...plain, target: 'fake://store/objects', waited: -66, dueAt: due(6), objects: 5 },
+      { ...plain, target: 'fake://store/bytes', waited: -67, dueAt: due(7), bytes: 6 },
+    ]);
+    const recorded = await db.sql<{ id: string; target: string; claim: string }>(
+      'SELECT id, target, claim FROM afterdelete.running_file_cleanup ORDER BY id',
+    );
+    const byId = [...rows].sort((a, b) => Number(a.id) - Number(b.id));
+    expect(byId.map(({ id, target, claim }) => ({ id, target, claim }))).toEqual(recorded);
+  });
+
+  it('tells all of a row that runs alone', async () => {
+    const { outbox } = openOutbox(db.url);
+    const worker = await register(outbox, ['file://']);
+    await db.sql(
+      `INSERT INTO afterdelete.pending_file_cleanup (target, created_at, run_at, first_due_at, prune_parents, attempt, lost, objects_deleted, bytes_freed)
+       VALUES ('file:///suspect', '2026-01-01 01:00Z', '2026-01-01 01:00Z', '2026-01-01 00:00Z', 2, 3, 4, 5, 6)`,
+    );
+    const row = await outbox.claimSuspect(worker, ['file://']);
+    expect(row).toMatchObject({ target: 'file:///suspect', store: 'file://', pruneParents: 2, attempt: 3 });
+    expect(row).toMatchObject({ lost: 4, objects: 5, bytes: 6 });
+    const since = Date.now() - Date.UTC(2026, 0, 1);
+    expect(Math.abs((row?.waited ?? 0) - since)).toBeLessThan(3_600_000);
+    expect(only(await db.sql('SELECT id, claim FROM afterdelete.running_file_cleanup'))).toEqual({
+      id: row?.id,
+      claim: row?.claim,
+    });
+    expect(await outbox.claimSuspect(worker, ['file://'])).toBeUndefined();
+  });
+
+  it('tells which stores are paused, and claims from those that are not', async () => {
+    const { outbox } = openOutbox(db.url);
+    const worker = await register(outbox, [STORE, 's3://other']);
+    await fill(db, 3);
+    await put(db, 's3://other/a');
+    await db.sql('SELECT afterdelete.pause($1)', ['s3://other']);
+    const both = new Map([...rooms(1), ['s3://other', 1]]);
+    for (const floors of [new Map(), new Map([[STORE, 0]])]) {
+      const { rows, paused } = await outbox.claim(worker, both, [], floors);
+      expect(rows.map(row => row.store)).toEqual([STORE]);
+      expect([...paused]).toEqual(['s3://other']);
+    }
+  });
+
+  it('gives out nothing where it cannot tell which target is whose', async () => {
+    const own = await createDatabase();
+    await own.sql('ALTER DOMAIN afterdelete.target DROP CONSTRAINT target_has_no_control_characters');
+    const { outbox } = openOutbox(own.url);
+    const worker = await register(outbox);
+    await put(own, `${STORE}/a\nb`);
+    await expect(outbox.claim(worker, rooms(2))).rejects.toThrow('2 targets for 1 rows');
+  });
+
   it('claims nothing for no stores', async () => {
     const { outbox } = openOutbox(db.url);
     expect((await outbox.claim(await register(outbox), new Map())).rows).toEqual([]);

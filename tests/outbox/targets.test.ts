@@ -176,6 +176,7 @@ const REFUSED: readonly (readonly [string, string])[] = [
   ['file:///a\u0085', 'target_has_no_control_characters'],
   ['file:///日\u009f', 'target_has_no_control_characters'],
   ['file:///a\tb', 'target_has_no_control_characters'],
+  ['file:///a\nb', 'target_has_no_control_characters'],
   ['file:///a\u007f', 'target_has_no_control_characters'],
   [`file:///${'a'.repeat(4089)}`, 'target_at_most_4096_bytes'],
   [`file:///${'a'.repeat(4085)}😀`, 'target_at_most_4096_bytes'],
