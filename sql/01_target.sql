@@ -10,7 +10,8 @@ CREATE DOMAIN afterdelete.target AS text COLLATE "C"
     CHECK (strpos(VALUE, '://') > 1
            AND left(VALUE, 1) BETWEEN 'a' AND 'z'
            AND translate(split_part(VALUE, '://', 1), 'abcdefghijklmnopqrstuvwxyz0123456789+.-', '') = '')
-  -- claim() relies on this one: it answers with a target a line. The control characters beyond ASCII (U+0080 to U+009F) are looked for only where there is anything beyond ASCII.
+  -- claim() relies on this one: it answers with a target a line. The control characters beyond ASCII (U+0080 to U+009F) are
+  -- looked for only where there is anything beyond ASCII.
   CONSTRAINT target_has_no_control_characters
     CHECK (VALUE !~ '[\x01-\x1f\x7f]'
            AND (octet_length(VALUE) = length(VALUE) OR VALUE !~ '[\u0080-\u009f]'))

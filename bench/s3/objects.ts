@@ -13,7 +13,7 @@ const PUTS = 16;
 export interface Objects {
   /** Makes so many objects of BYTES bytes, and has the disk take them. */
   make(keys: readonly string[]): Promise<void>;
-  /** How many there are, or at least one if there are any. */
+  /** How many are left; asked by requests, a server tells of one at most. */
   left(): Promise<number>;
 }
 

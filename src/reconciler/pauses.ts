@@ -15,6 +15,8 @@ export interface PausesOptions {
   readonly worker: string;
   /** Longest a storage call may take, in ms. */
   readonly storageTimeout: number;
+  /** The database could not be asked. */
+  readonly onTrouble: (doing: string, error: unknown) => void;
   /** Puts back what has not been started. */
   readonly handBackQueued: () => void;
   /** A pause began or ended, or the next probe is due at another time: the loop should look. */
@@ -39,12 +41,7 @@ export class Pauses {
 
   constructor(options: PausesOptions) {
     this.#options = options;
-    const { store, events, storageTimeout } = options;
-    this.#roots = new RootWatch({
-      ...options,
-      timeout: storageTimeout,
-      onTrouble: (doing, error) => events.emit('trouble', { doing: `${doing} of ${store}`, error }),
-    });
+    this.#roots = new RootWatch({ ...options, timeout: options.storageTimeout });
   }
 
   /** What may be claimed and started now; `probe`: one row, if nothing is in hand. */

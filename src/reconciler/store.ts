@@ -86,14 +86,15 @@ export class Store {
   constructor(options: StoreOptions) {
     this.#options = options;
     this.#slots = pLimit(options.concurrency);
-    this.#pauses = new Pauses({ ...options, handBackQueued: () => this.handBackQueued() });
+    const onTrouble = (doing: string, error: unknown) => this.#trouble(doing, error);
+    this.#pauses = new Pauses({ ...options, onTrouble, handBackQueued: () => this.handBackQueued() });
     this.#fuse =
       options.fuse &&
       new Fuse({
         ...options.fuse,
         store: options.store,
         onPaused: pause => this.#pauses.forAll(pause, performance.now()),
-        onTrouble: (doing, error) => this.#trouble(doing, error),
+        onTrouble,
       });
   }
 

@@ -254,8 +254,8 @@ export function only<T>(rows: readonly T[]): T {
 export async function tuplesRead(
   client: pg.Client,
   table: string,
-  run: () => Promise<{ rowCount: number | null }>,
-): Promise<{ rows: number; tuples: number }> {
+  run: () => Promise<unknown>,
+): Promise<number> {
   const tuples = async () => {
     const { rows } = await client.query<{ n: number }>(
       `SELECT (pg_stat_get_xact_tuples_returned(c.oid)
@@ -267,10 +267,10 @@ export async function tuplesRead(
   };
   await client.query('BEGIN');
   const before = await tuples();
-  const { rowCount } = await run();
+  await run();
   const after = await tuples();
   await client.query('COMMIT');
-  return { rows: rowCount ?? 0, tuples: after - before };
+  return after - before;
 }
 
 /** A client of its own in the place of the pool. */
